@@ -1,0 +1,225 @@
+"""HTTP, and the only module that knows Litestar.
+
+One handler decodes a request, asks the gateway and encodes its answer or its
+error; the rest are probes and reports. `build` wires the app; read `classify` in
+it first.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Litestar, Request, Response, asgi, get
+from litestar.exceptions import HTTPException
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from handler import headers, wire
+from handler.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    ValidationError,
+    from_bug,
+)
+from handler.gateway import Answer, CallerGone, Gateway
+from handler.health import Health
+from handler.settings import Settings
+
+CLASSIFY = "/v1/query-classify"
+JSON = (b"content-type", b"application/json")
+
+
+def build(gateway: Gateway, health: Health, settings: Settings) -> Litestar:
+    """Wire the routes to one gateway."""
+    telemetry = gateway.telemetry
+    timeout_s = settings.request_timeout_ms / 1000
+
+    @asgi(CLASSIFY, copy_scope=False)
+    async def classify(scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one query: the whole of a request's life on this side of HTTP."""
+        started = time.perf_counter()
+        asked = headers.read(scope["headers"])
+        telemetry.active += 1
+        try:
+            if scope["method"] != "POST":  # type: ignore[typeddict-item]
+                raise MethodNotAllowed(f"{CLASSIFY} is asked with POST", headers=(("allow", "POST"),))
+            headers.require_json(asked)
+            text = wire.read_query(await _body(receive, asked.content_length, settings.max_body_bytes))
+            answer = await gateway.classify(
+                text,
+                timeout_s=headers.timeout_s(asked, at_most_s=timeout_s),
+                caller_left=lambda: _hung_up(receive),
+            )
+            total_s = time.perf_counter() - started
+            telemetry.succeeded(total_s, answer.stages, hit=answer.cache != "miss")
+            if settings.log_requests:
+                _log_request(answer, asked.request_id, text, total_s)
+            await _send(
+                send,
+                200,
+                wire.write_answer(answer.decision),
+                headers.of_answer(answer, asked.request_id, total_s),
+            )
+        except CallerGone:
+            telemetry.failed("CallerGone", 499)
+        except GatewayError as error:
+            await _fail(send, error, asked.request_id, started)
+        except Exception as bug:
+            await _fail(send, from_bug(bug), asked.request_id, started, bug)
+        finally:
+            telemetry.active -= 1
+
+    @get("/health/live")
+    async def live() -> ASGIResponse:
+        return _probe(health.live())
+
+    @get("/health/ready")
+    async def ready() -> ASGIResponse:
+        return _probe(health.ready())
+
+    @get("/health/deep")
+    async def deep() -> ASGIResponse:
+        return _json(200, wire.encode(health.deep()))
+
+    @get("/metrics")
+    async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
+        body, content_type = telemetry.scrape(request.headers.get("accept", ""))
+        return ASGIResponse(body=body, headers={"content-type": content_type})
+
+    @get("/schema")
+    async def schema() -> ASGIResponse:
+        from handler.schema import document  # not needed to answer queries
+
+        return ASGIResponse(body=document(), headers={"content-type": "application/vnd.oai.openapi+json"})
+
+    def on_error(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+        """Everything that fails outside `classify`: unknown paths, wrong methods, bugs in a report."""
+        asked = headers.read(request.scope["headers"])
+        error = _translated(exc)
+        _record(
+            error, asked.request_id, exc if error.code == 500 else None, counted=_is_v1(request.scope["path"])
+        )
+        extra = {name.decode(): value.decode() for name, value in headers.of_error(error, asked.request_id)}
+        return Response(
+            wire.write_error(error), status_code=error.code, headers=extra, media_type="application/json"
+        )
+
+    async def _fail(
+        send: Send, error: GatewayError, request_id: str, started: float, bug: Exception | None = None
+    ) -> None:
+        _record(error, request_id, bug, counted=True)
+        total_s = time.perf_counter() - started
+        await _send(send, error.code, wire.write_error(error), headers.of_error(error, request_id, total_s))
+
+    def _record(error: GatewayError, request_id: str, bug: Exception | None, *, counted: bool) -> None:
+        if counted:
+            telemetry.failed(error.error_type, error.code)
+        telemetry.log.error(
+            "request_failed",
+            error_type=error.error_type,
+            error=bug,
+            request_id=request_id,
+            code=error.code,
+            message=error.message,
+        )
+
+    def _log_request(answer: Answer, request_id: str, text: str, total_s: float) -> None:
+        telemetry.log.info(
+            "request",
+            request_id=request_id,
+            label=answer.decision.label,
+            task=answer.decision.task,
+            confidence=round(answer.decision.confidence, 4),
+            cache=answer.cache,
+            latency_ms=round(total_s * 1000, 3),
+            query_chars=len(text),
+            query_digest=telemetry.log.fingerprint(text),
+        )
+
+    return Litestar(
+        [classify, live, ready, deep, metrics, schema],
+        openapi_config=None,  # `handler.schema` documents every answer, errors included
+        exception_handlers={HTTPException: on_error, Exception: on_error},
+        logging_config=None,
+    )
+
+
+def with_closing(app: Any, closing: Callable[[], bool]) -> Any:
+    """Add `Connection: close` to every answer from the moment `closing` says so.
+
+    A keep-alive connection would otherwise go on sending to a process that leaves.
+    """
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing_send(message: Any) -> None:
+            if message["type"] == "http.response.start" and closing():
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await app(scope, receive, closing_send)
+
+    return wrapped
+
+
+async def _body(receive: Receive, declared: int | None, bytes_max: int) -> bytes:
+    """Read a request's body, and stop as soon as it is over `bytes_max`."""
+    if declared is not None and declared > bytes_max:
+        raise PayloadTooLarge(f"the body is {declared} bytes; at most {bytes_max} are read")
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        chunk = message["body"]  # type: ignore[typeddict-item]
+        size += len(chunk)
+        if size > bytes_max:
+            raise PayloadTooLarge(f"the body is over {bytes_max} bytes")
+        chunks.append(chunk)
+        if size == declared or not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(send: Send, code: int, body: bytes, extra: list[tuple[bytes, bytes]]) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": code,
+            "headers": [JSON, (b"content-length", b"%d" % len(body)), *extra],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _json(code: int, body: bytes) -> ASGIResponse:
+    return ASGIResponse(body=body, status_code=code, headers={"content-type": "application/json"})
+
+
+def _probe(probe: wire.Probe) -> ASGIResponse:
+    return _json(200 if probe.status in ("alive", "ready") else 503, wire.encode(probe))
+
+
+def _is_v1(path: str) -> bool:
+    return path.startswith("/v1/")
+
+
+def _translated(exc: Exception) -> GatewayError:
+    """Litestar's refusals in our vocabulary. Their own texts may quote the request."""
+    if isinstance(exc, GatewayError):
+        return exc
+    if isinstance(exc, HTTPException):
+        if exc.status_code == 404:
+            return NotFound(f"there is nothing here; queries are asked with POST {CLASSIFY}")
+        if exc.status_code == 405:
+            allowed = tuple((exc.headers or {}).items())
+            return MethodNotAllowed("this path is not asked with this method", headers=allowed)
+        if exc.status_code < 500:
+            return ValidationError("the request cannot be read as HTTP/1.1 with a valid host")
+    return from_bug(exc)

@@ -1,0 +1,269 @@
+"""Micro-batching: queries that wait anyway share one model run.
+
+`Plan` decides what leaves and when, and never looks at a clock; `Batcher` owns
+the clock, the lanes and the futures. Read `Plan` first.
+
+Work-conserving: an idle lane takes what is there at once. Queries gather only
+while every lane is busy, unless gathering was asked for.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Literal
+
+import msgspec
+
+from handler.decision import Scores
+from handler.errors import DeadlineExceeded, Overloaded
+from handler.model import Run
+from handler.query import Normalised
+from handler.telemetry import Telemetry
+
+DropReason = Literal["deadline", "caller_gone"]
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A query's scores and where its time in the batcher went, in seconds."""
+
+    scores: Scores
+    queue_s: float
+    tokenize_s: float
+    infer_s: float
+
+
+class Ticket(msgspec.Struct, eq=False):
+    """A query in the queue, and who waits for it.
+
+    tokens    estimate, for the budgets
+    deadline  loop time, in seconds, after which nobody wants the answer; a later
+              caller of the same query may move it back
+    wanted    whether anybody still waits
+    """
+
+    query: Normalised
+    tokens: int
+    deadline: float
+    wanted: bool = True
+    arrived: float = 0.0
+    done: asyncio.Future[Answered] | None = None
+
+    def dead(self, now: float) -> DropReason | None:
+        if not self.wanted:
+            return "caller_gone"
+        return "deadline" if now >= self.deadline else None
+
+    def resolve(self, answer: Answered) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_result(answer)
+
+    def fail(self, error: BaseException) -> None:
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(error)
+
+
+class Plan:
+    """The queue, its bounds, and what the next batch is.
+
+    size_max         queries in a batch
+    tokens_max       a batch's padded tokens: its longest query times its size
+    queue_max        queries that may wait
+    queue_tokens_max estimated tokens that may wait, so that a thousand pages are
+                     not taken for a thousand sentences
+    gather_s         how long the oldest may be held back for company; 0 never
+    """
+
+    def __init__(
+        self, *, size_max: int, tokens_max: int, queue_max: int, queue_tokens_max: int, gather_s: float = 0.0
+    ) -> None:
+        self.size_max = size_max
+        self.tokens_max = tokens_max
+        self.queue_max = queue_max
+        self.queue_tokens_max = queue_tokens_max
+        self.gather_s = gather_s
+        self._queue: deque[Ticket] = deque()
+        self._tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens
+
+    def add(self, ticket: Ticket, now: float) -> None:
+        """Queue a query. Full: raises `Overloaded`, never blocks."""
+        full = len(self._queue) >= self.queue_max
+        # One query is always let in, however long: otherwise none of its kind ever would be.
+        if full or (self._queue and self._tokens + ticket.tokens > self.queue_tokens_max):
+            raise Overloaded(
+                "the gateway has more queries waiting than it can answer in time; try again shortly"
+            )
+        ticket.arrived = now
+        self._queue.append(ticket)
+        self._tokens += ticket.tokens
+
+    def hold_until(self, now: float, *, dense: bool) -> float:
+        """When the queue's head may leave: `now`, or later if company is worth waiting for.
+
+        dense  other queries are being worked on: the gateway is not idle
+        """
+        if not self.gather_s or not dense or not self._queue or len(self._queue) >= self.size_max:
+            return now
+        return max(now, self._queue[0].arrived + self.gather_s)
+
+    def take(self, now: float) -> tuple[list[Ticket], list[tuple[Ticket, DropReason]]]:
+        """Remove the next batch, oldest first, and whatever died before it."""
+        batch: list[Ticket] = []
+        dropped: list[tuple[Ticket, DropReason]] = []
+        longest = 0
+        while self._queue and len(batch) < self.size_max:
+            ticket = self._queue[0]
+            reason = ticket.dead(now)
+            if reason is None:
+                longest = max(longest, ticket.tokens)
+                if batch and longest * (len(batch) + 1) > self.tokens_max:
+                    break
+            self._queue.popleft()
+            self._tokens -= ticket.tokens
+            if reason is None:
+                batch.append(ticket)
+            else:
+                dropped.append((ticket, reason))
+        return batch, dropped
+
+
+class Batcher:
+    """Lanes that take batches from one queue.
+
+    A lane is a task that waits for one model run at a time on the executor.
+    `run_lane` for each of `lanes` must be kept running, and watched, by the owner.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        score: Callable[[list[Normalised]], Run],
+        *,
+        lanes: int,
+        executor: Executor,
+        stall_s: float,
+        telemetry: Telemetry,
+    ) -> None:
+        """
+        score    a blocking model run, called on the executor
+        stall_s  a run that takes longer than this means the lane hangs
+        """
+        self.plan = plan
+        self.lanes = lanes
+        self._score = score
+        self._executor = executor
+        self._stall_s = stall_s
+        self._telemetry = telemetry
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._busy_since: dict[int, float] = {}
+        self._running = 0
+        self.batches = 0
+        self.answered = 0
+
+    async def submit(self, ticket: Ticket) -> Answered:
+        """Queue a query and wait for its scores.
+
+        Raises `Overloaded` at once when the queue is full, `DeadlineExceeded` when
+        its time was over before a lane took it, or what the model raised on it.
+        """
+        loop = asyncio.get_running_loop()
+        ticket.done = loop.create_future()
+        self.plan.add(ticket, loop.time())
+        self._wake()
+        try:
+            return await ticket.done
+        except asyncio.CancelledError:
+            ticket.wanted = False
+            raise
+
+    def alive(self, now: float) -> bool:
+        """Whether every lane runs and none hangs in a model run."""
+        stalled = any(now - since > self._stall_s for since in self._busy_since.values())
+        return self._running == self.lanes and not stalled
+
+    @property
+    def average_size(self) -> float:
+        return self.answered / self.batches if self.batches else 0.0
+
+    async def run_lane(self) -> None:
+        """Take batches until cancelled. Ends in no other way: its owner ends the process if it does."""
+        lane = self._running
+        self._running += 1
+        loop = asyncio.get_running_loop()
+        just_ran = False
+        try:
+            while True:
+                if not len(self.plan):
+                    just_ran = False
+                    await self._pause(None)
+                    continue
+                hold = self.plan.hold_until(loop.time(), dense=just_ran or bool(self._busy_since))
+                if hold > loop.time():
+                    await self._pause(hold)
+                    continue
+                batch, dropped = self.plan.take(loop.time())
+                for ticket, reason in dropped:
+                    self._telemetry.dropped(reason)
+                    ticket.fail(DeadlineExceeded("the query's time was over before a lane was free"))
+                if batch:
+                    await self._run(lane, batch)
+                    just_ran = True
+        finally:
+            self._running -= 1
+
+    def _wake(self) -> None:
+        while self._idle:
+            if _rouse(self._idle.popleft()):
+                return
+
+    async def _pause(self, until: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        sleeper: asyncio.Future[None] = loop.create_future()
+        self._idle.append(sleeper)
+        timer = loop.call_at(until, _rouse, sleeper) if until else None
+        try:
+            await sleeper
+        finally:
+            if timer:
+                timer.cancel()
+
+    async def _run(self, lane: int, batch: list[Ticket]) -> None:
+        loop = asyncio.get_running_loop()
+        left = self._busy_since[lane] = loop.time()
+        try:
+            run = await loop.run_in_executor(self._executor, self._score, [ticket.query for ticket in batch])
+        except Exception as exc:
+            await self._isolate(lane, batch, exc)
+            return
+        finally:
+            self._busy_since.pop(lane, None)
+        self.batches += 1
+        self.answered += len(batch)
+        waits_s = [left - ticket.arrived for ticket in batch]
+        self._telemetry.batch(len(batch), run.tokenize_s + run.infer_s, waits_s)
+        for ticket, scores, queue_s in zip(batch, run.scores, waits_s, strict=True):
+            ticket.resolve(Answered(scores, queue_s, run.tokenize_s, run.infer_s))
+
+    async def _isolate(self, lane: int, batch: list[Ticket], error: Exception) -> None:
+        """A batch raised: run each of its queries alone, so that only the bad one fails."""
+        if len(batch) == 1:
+            self._telemetry.log.error("model_run_failed", error=error)
+            batch[0].fail(error)
+            return
+        for ticket in batch:
+            await self._run(lane, [ticket])
+
+
+def _rouse(sleeper: asyncio.Future[None]) -> bool:
+    """Wake a pausing lane; False when something else already did."""
+    if sleeper.done():
+        return False
+    sleeper.set_result(None)
+    return True

@@ -1,0 +1,123 @@
+"""`query-gateway`: serve, check, classify and version, from one command line.
+
+What a command needs is imported when it runs, so that none pays for another.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from handler import __version__
+from handler.settings import Settings, SettingsError, from_env, misspelled, table
+
+FAILED = 1
+UNUSABLE = 2  # settings or arguments; argparse's own code for the same
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the process's exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command == "version":
+        print(f"query-gateway {__version__}")
+        return 0
+    try:
+        settings = from_env(os.environ)
+    except SettingsError as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return UNUSABLE
+    for seen, likely in misspelled(os.environ):
+        print(f"query-gateway: warning: {seen} is not a setting; did you mean {likely}?", file=sys.stderr)
+    if arguments.command == "serve":
+        from handler.server import serve
+
+        return serve(settings)
+    if arguments.command == "check":
+        return _check(settings)
+    return _classify(settings, arguments.text, as_json=arguments.json)
+
+
+def _check(settings: Settings) -> int:
+    """Verify settings and model without serving: what a deployment runs first."""
+    from handler.model import ModelError, describe
+    from handler.server import load_router
+    from handler.wire import encode
+
+    try:
+        router = load_router(settings)
+    except ModelError as exc:
+        print(f"query-gateway: the model cannot be served: {exc}", file=sys.stderr)
+        return FAILED
+    print("settings: ok")
+    print(f"model: ok {encode(describe(router)).decode()}")
+    return 0
+
+
+def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
+    """Route texts without a server; the answers are those that the server would give."""
+    from handler.decision import Policy, decide
+    from handler.model import ModelError
+    from handler.query import normalise
+    from handler.server import load_router
+    from handler.wire import write_answer
+
+    try:
+        router = load_router(settings)
+        policy = Policy(router.manifest.tasks, router.manifest.policy)
+        for text in _lines(texts):
+            query = normalise(text, router.manifest.limits)
+            decision = decide(router.score([query])[0], policy, settings.confidence_threshold)
+            if as_json:
+                print(write_answer(decision).decode(), flush=True)
+            else:
+                print(
+                    f"{decision.label}\t{decision.route}\t{decision.task}\t{decision.confidence:.4f}",
+                    flush=True,
+                )
+    except (ModelError, OSError) as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _lines(texts: Sequence[str]) -> Iterable[str]:
+    """Texts as given; `-` stands for standard input and `@file` for a file, a query a line."""
+    for text in texts:
+        if text == "-":
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        elif text.startswith("@"):
+            with open(text[1:], encoding="utf-8") as lines:
+                yield from (line.rstrip("\n") for line in lines if line.strip())
+        else:
+            # What the shell passed as bytes outside UTF-8 cannot be a query's text.
+            yield text.encode(errors="replace").decode()
+
+
+def _parser() -> argparse.ArgumentParser:
+    settings = "settings (environment variables):\n" + table()
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=settings,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    parser = argparse.ArgumentParser(
+        prog="query-gateway",
+        description="Decides per query: can a small model answer it (0), or does it need a large one (1)?",
+        epilog=settings,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command("serve", "Serve queries over HTTP until told to end.")
+    command("check", "Verify settings and model, then exit: 0 when a server would answer.")
+    classify = command("classify", "Route texts without a server.")
+    classify.add_argument(
+        "text", nargs="+", help="a query; - for standard input, @FILE for a file, a query a line"
+    )
+    classify.add_argument("--json", action="store_true", help="print the answers as the server would")
+    command("version", "Print the version.")
+    return parser

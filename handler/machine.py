@@ -1,0 +1,60 @@
+"""How much of this machine the process may really use.
+
+A container sees all of the host's cores, but its affinity mask and its cgroup
+quota (version 1 or 2) say how many it gets.
+"""
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+PROC_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_cpus(cgroup: Path = CGROUP, own: Path = PROC_CGROUP) -> int:
+    """Whole CPUs that this process can keep busy; at least 1."""
+    cpus = len(os.sched_getaffinity(0))
+    quota = cpu_quota(cgroup, own)
+    return max(1, min(cpus, math.ceil(quota))) if quota else cpus
+
+
+def cpu_quota(cgroup: Path, own: Path) -> float | None:
+    """The tightest CPU quota on the way up from this process's cgroup, in CPUs."""
+    quotas = [
+        quota
+        for folder in _folders(cgroup, own)
+        for quota in (_quota_v2(folder), _quota_v1(folder))
+        if quota is not None
+    ]
+    return min(quotas, default=None)
+
+
+def _folders(cgroup: Path, own: Path) -> list[Path]:
+    """Our own cgroup folders and all above them, for both versions of the tree."""
+    folders = {cgroup, cgroup / "cpu"}
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        roots = [cgroup] if not controllers else [cgroup / controllers, cgroup / "cpu"]
+        if not controllers or "cpu" in controllers.split(","):
+            for root in roots:
+                place = root / path.lstrip("/")
+                folders.update(p for p in (place, *place.parents) if p.is_relative_to(cgroup))
+    return sorted(folders)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    fields = _text(folder / "cpu.max").split()
+    return int(fields[0]) / int(fields[1]) if len(fields) == 2 and fields[0] != "max" else None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota_us, period_us = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+    return int(quota_us) / int(period_us) if quota_us and period_us and int(quota_us) > 0 else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

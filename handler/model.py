@@ -1,0 +1,285 @@
+"""The router model: texts in, scores out, and proof that it is the one that was built.
+
+`load` reads and verifies a model folder; `Router.score` is tokenize → cut → pad →
+run → calibrate, the only place where arrays live. Knows nothing of HTTP, queues
+or routes. Blocking throughout: callers keep it off the event loop.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+# Before tokenizers is imported: its thread pool would fight the lanes for the same cores.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+from handler.decision import Route, Scores
+from handler.query import Limits, Normalised, normalise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Before the first session, so that nothing is ever recorded, let alone sent.
+ort.disable_telemetry_events()
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+GRAPH = "model.onnx"
+TOKENIZER = "tokenizer.json"
+PAD_ID = 0
+# Raised when `normalise` or the padding changes what the model sees: old answers must not be read.
+TEXT_VERSION = 1
+
+
+FilesState = Literal["present", "missing", "changed"]
+
+
+class ModelError(Exception):
+    """A model folder that cannot be served; the message says which file and why."""
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """A query whose scores are known, to prove this processor computes as the builder's did."""
+
+    text: str
+    probabilities: list[float]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What `build/` says of the artefact. Members it does not need to serve are ignored."""
+
+    format: int
+    name: str
+    tasks: list[str]
+    policy: dict[str, Route]
+    temperature: float
+    limits: Limits
+    files: dict[str, str]
+    golden: list[Golden]
+    golden_tolerance: float
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that change with anything that could change an answer's scores."""
+        facts = (
+            self.format,
+            TEXT_VERSION,
+            self.tasks,
+            self.temperature,
+            self.limits,
+            sorted(self.files.items()),
+        )
+        return hashlib.sha256(msgspec.json.encode(facts)).digest()
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One scored batch and where its time went, in seconds."""
+
+    scores: list[Scores]
+    tokenize_s: float
+    infer_s: float
+
+
+class Router:
+    """A loaded model. Safe to call from several threads at once."""
+
+    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, session: ort.InferenceSession) -> None:
+        self.manifest = manifest
+        self.digest = manifest.digest
+        self.version = manifest.digest.hex()[:12]
+        self._tokenizer = tokenizer
+        self._session = session
+
+    def score(self, queries: Sequence[Normalised]) -> list[Scores]:
+        """Score a batch of normalised queries; the same scores for each as if it came alone."""
+        return self.run(queries).scores
+
+    def run(self, queries: Sequence[Normalised]) -> Run:
+        """`score`, with the time that its two halves took."""
+        started = time.perf_counter()
+        ids, mask, cut = self._tokens(queries)
+        tokenized = time.perf_counter()
+        (logits,) = self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+        probabilities = calibrated(logits, self.manifest.temperature)
+        packed = probabilities.astype("<f4", copy=False)
+        scores = [
+            Scores(row.tobytes(), truncated=was_cut or query.clipped)
+            for row, was_cut, query in zip(packed, cut, queries, strict=True)
+        ]
+        return Run(scores, tokenized - started, time.perf_counter() - tokenized)
+
+    def _tokens(
+        self, queries: Sequence[Normalised]
+    ) -> tuple["NDArray[np.int64]", "NDArray[np.int64]", list[bool]]:
+        """Tokenize and pad to the batch's longest.
+
+        returns  ids (batch, token) int64, mask (batch, token) int64 with 1 on real
+                 tokens, and per query whether its middle was cut out
+        """
+        encodings = self._tokenizer.encode_batch_fast([query.text for query in queries])
+        limits = self.manifest.limits
+        rows: list[list[int]] = []
+        cut: list[bool] = []
+        for encoding in encodings:
+            row = encoding.ids
+            over = len(row) - 2 > limits.tokens_max
+            if over:  # [CLS] rides with the head, [SEP] with the tail
+                row = row[: limits.head_tokens_max + 1] + row[len(row) - limits.tail_tokens_max - 1 :]
+            rows.append(row)
+            cut.append(over)
+        ids = np.full((len(rows), max(map(len, rows))), PAD_ID, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        return ids, mask, cut
+
+
+def calibrated(logits: "NDArray[np.float32]", temperature: float) -> "NDArray[np.float32]":
+    """Turn raw scores into probabilities we are willing to act on.
+
+    Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+
+    logits   (batch, task) float32, straight from ONNX Runtime
+    returns  (batch, task) float32, every row sums to 1
+    """
+    scaled = logits / np.float32(temperature)
+    scaled -= scaled.max(axis=1, keepdims=True)
+    odds = np.exp(scaled)
+    probabilities: NDArray[np.float32] = odds / odds.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Parse `folder`'s manifest. Raises `ModelError`."""
+    content = _read(folder / MANIFEST)
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ModelError(f"{folder / MANIFEST} is not a model manifest: {exc}") from None
+    if manifest.format != FORMAT:
+        raise ModelError(
+            f"{folder / MANIFEST} has format {manifest.format}; this gateway reads format {FORMAT}"
+        )
+    if set(manifest.policy) != set(manifest.tasks) or len(set(manifest.tasks)) != len(manifest.tasks):
+        raise ModelError(f"{folder / MANIFEST}: the policy must route each task once")
+    if not manifest.temperature > 0:
+        raise ModelError(f"{folder / MANIFEST}: temperature must be over 0")
+    missing = {GRAPH, TOKENIZER} - set(manifest.files)
+    if missing:
+        raise ModelError(f"{folder / MANIFEST} gives no sha256 for {', '.join(sorted(missing))}")
+    return manifest
+
+
+def files_state(folder: Path, loaded: Mapping[str, str]) -> FilesState:
+    """Compare a folder with the files that were loaded: `present`, `missing` or `changed`.
+
+    Reads the manifest alone, so that a health report costs no hashing.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except ModelError:
+        return "changed" if (folder / MANIFEST).is_file() else "missing"
+    if not all((folder / name).is_file() for name in loaded):
+        return "missing"
+    return "present" if manifest.files == dict(loaded) else "changed"
+
+
+def load(folder: Path, *, threads: int = 1) -> Router:
+    """Open a model folder, verified to the last byte and proven on its golden queries.
+
+    threads  ONNX Runtime's threads within one run
+
+    The bytes that are hashed are the bytes that are used. Raises `ModelError`.
+    """
+    manifest = read_manifest(folder)
+    content = {name: _verified(folder / name, sha256) for name, sha256 in manifest.files.items()}
+    try:
+        tokenizer = Tokenizer.from_buffer(content[TOKENIZER])
+    except Exception as exc:  # tokenizers raises plain Exception
+        raise ModelError(f"{folder / TOKENIZER} is not a tokenizer: {exc}") from None
+    tokenizer.no_padding()  # we pad and cut ourselves, once per batch
+    tokenizer.no_truncation()
+    router = Router(manifest, tokenizer, _session(folder / GRAPH, content[GRAPH], threads))
+    _prove(router, folder)
+    return router
+
+
+def _session(path: Path, graph: bytes, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning pool thread takes the core that the event loop needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # ONNX Runtime has no common base class
+        raise ModelError(f"{path} is not a graph that this ONNX Runtime can open: {exc}") from None
+
+
+def _prove(router: Router, folder: Path) -> None:
+    """Run the golden queries: the warm-up, the shape check and the processor check in one.
+
+    Each is run alone and then all in one batch, as serving will.
+    """
+    manifest = router.manifest
+    queries = [normalise(golden.text, manifest.limits) for golden in manifest.golden]
+    if not queries:
+        raise ModelError(f"{folder / MANIFEST} has no golden queries to prove the model with")
+    try:
+        alone = [router.score([query])[0] for query in queries]
+        together = router.score(queries)
+    except Exception as exc:
+        raise ModelError(f"{folder / GRAPH} failed on a golden query: {exc}") from None
+    expected = np.array([golden.probabilities for golden in manifest.golden], dtype=np.float32)
+    for answers in (alone, together):
+        got = np.array([scores.probabilities for scores in answers], dtype=np.float32)
+        if got.shape != expected.shape or got.shape[1] != len(manifest.tasks):
+            raise ModelError(
+                f"{folder / GRAPH} gives {got.shape[1:]} scores a query, not {expected.shape[1:]}"
+            )
+        off = float(np.abs(got - expected).max())
+        if not off <= manifest.golden_tolerance:
+            raise ModelError(
+                f"{folder / GRAPH} is off by {off:.4f} on its golden queries on this processor; "
+                f"its manifest allows {manifest.golden_tolerance}"
+            )
+
+
+def _verified(path: Path, sha256: str) -> bytes:
+    content = _read(path)
+    seen = hashlib.sha256(content).hexdigest()
+    if seen != sha256:
+        raise ModelError(f"{path} has sha256 {seen[:12]}…, but its manifest says {sha256[:12]}…")
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"Model file not found: {path}") from None
+    except PermissionError:
+        raise ModelError(f"Permission denied: {path}") from None
+    except OSError as exc:
+        raise ModelError(f"{path} cannot be read: {exc.strerror}") from None
+
+
+def describe(router: Router) -> dict[str, Any]:
+    """The facts of a loaded model that an operator may want on one screen."""
+    manifest = router.manifest
+    return {
+        "name": manifest.name,
+        "version": router.version,
+        "tasks": {task: manifest.policy[task] for task in manifest.tasks},
+        "tokens_max": manifest.limits.tokens_max,
+        "temperature": manifest.temperature,
+    }

@@ -1,0 +1,140 @@
+"""The OpenAPI document: every path, every answer, errors included.
+
+Litestar documents handlers by their return types; ours write bytes, and most of
+what is worth documenting is errors and headers. So the document is put together
+here, from the same structs that `wire.py` writes.
+"""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from handler import __version__, errors, wire
+
+REF = "#/components/schemas/{name}"
+JSON = "application/json"
+
+Headers = dict[str, tuple[str, dict[str, Any]]]  # name: (meaning, schema)
+
+ID: Headers = {"x-request-id": ("The caller's id, or a made one.", {"type": "string"})}
+LATENCY: Headers = {"x-router-latency": ("Milliseconds in the gateway, measured.", {"type": "string"})}
+ANSWER: Headers = {
+    **ID,
+    **LATENCY,
+    "x-cache": ("Which level answered.", {"type": "string", "enum": ["l1", "l2", "miss"]}),
+    "x-model-version": ("The model that scored the query.", {"type": "string"}),
+    "server-timing": ("Milliseconds per stage.", {"type": "string"}),
+}
+# What a classify request can meet, and which of its answers carry a header of their own.
+FAILURES: dict[int, Headers] = {
+    400: {},
+    405: {"allow": ("What the path is asked with.", {"type": "string"})},
+    413: {},
+    415: {},
+    429: {"retry-after": ("Seconds after which to try again.", {"type": "string"})},
+    500: {},
+    503: {"retry-after": ("Seconds after which to try again.", {"type": "string"})},
+    504: {},
+}
+
+
+@cache
+def document() -> bytes:
+    """The document as JSON. Built once, when first asked for."""
+    structs = (wire.ClassifyRequest, wire.ClassifyAnswer, wire.ErrorAnswer, wire.Probe, wire.DeepReport)
+    _, schemas = msgspec.json.schema_components(structs, ref_template=REF)
+    return wire.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "Intelligence Query Gateway",
+                "version": __version__,
+                "description": "Can a small model answer this query, or does it need a large one?",
+            },
+            "paths": {
+                "/v1/query-classify": {"post": _classify()},
+                "/health/live": {
+                    "get": _probe("live", "The process can answer.", "A lane is dead or hangs.")
+                },
+                "/health/ready": {
+                    "get": _probe("ready", "A query would be answered.", "No model yet, or shutting down.")
+                },
+                "/health/deep": {
+                    "get": {
+                        "operationId": "deep",
+                        "summary": "Everything an on-call engineer asks first.",
+                        "responses": {"200": _response("The report.", "DeepReport", {})},
+                    }
+                },
+                "/metrics": {
+                    "get": {
+                        "operationId": "metrics",
+                        "summary": "Metrics for Prometheus; OpenMetrics when asked for.",
+                        "responses": {
+                            "200": {"description": "The metrics.", "content": {"text/plain": {}}},
+                        },
+                    }
+                },
+                "/schema": {
+                    "get": {
+                        "operationId": "schema",
+                        "summary": "This document.",
+                        "responses": {
+                            "200": {
+                                "description": "OpenAPI 3.1.",
+                                "content": {"application/vnd.oai.openapi+json": {}},
+                            },
+                        },
+                    }
+                },
+            },
+            "components": {"schemas": schemas},
+        }
+    )
+
+
+def _classify() -> dict[str, Any]:
+    by_code: dict[int, list[str]] = {}
+    for error in errors.ERRORS:
+        by_code.setdefault(error.code, []).append((error.__doc__ or "").splitlines()[0])
+    failures = {
+        str(code): _response(" ".join(by_code[code]), "ErrorAnswer", {**ID, **LATENCY, **own})
+        for code, own in FAILURES.items()
+    }
+    return {
+        "operationId": "classify",
+        "summary": "Route one query.",
+        "parameters": [
+            _header("x-request-id", "Echoed in the answer and written in log lines.", {"type": "string"}),
+            _header("traceparent", "W3C trace context; its trace id names the request.", {"type": "string"}),
+            _header("x-request-timeout-ms", "A shorter time-out.", {"type": "number", "exclusiveMinimum": 0}),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": {"$ref": REF.format(name="ClassifyRequest")}}},
+        },
+        "responses": {"200": _response("The decision.", "ClassifyAnswer", ANSWER), **failures},
+    }
+
+
+def _probe(name: str, good: str, bad: str) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": good,
+        "responses": {"200": _response(good, "Probe", {}), "503": _response(bad, "Probe", {})},
+    }
+
+
+def _response(text: str, struct: str, headers: Headers) -> dict[str, Any]:
+    return {
+        "description": text,
+        "headers": {
+            name: {"description": meaning, "schema": schema} for name, (meaning, schema) in headers.items()
+        },
+        "content": {JSON: {"schema": {"$ref": REF.format(name=struct)}}},
+    }
+
+
+def _header(name: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}

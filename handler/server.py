@@ -1,0 +1,209 @@
+"""A gateway's life as a process: put together, served, drained, ended.
+
+Granian runs inside our own event loop and process, so that signals, readiness
+and the listener are ours to put in order. Read `Process.run` first.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from handler import __version__
+from handler.batching import Batcher, Plan
+from handler.cache import L1
+from handler.gateway import Gateway
+from handler.health import Health
+from handler.machine import usable_cpus
+from handler.settings import Settings
+from handler.shelf import Shelf
+from handler.telemetry import ForeignLines, Log, Telemetry
+
+if TYPE_CHECKING:
+    from granian.server.embed import Server
+
+    from handler.model import Router
+
+# A signal repeated within this time is the same one, sent to a whole process group.
+SAME_SIGNAL_S = 1.0
+# Cloud Run and `docker stop` kill after 10 s; a clean end must have happened by then.
+DRAIN_MAX_S = 8.0
+# No model run takes this long: a lane that does hangs, and the process is not alive.
+STALL_S = 10.0
+# Connections, most of them idle, that one process accepts.
+CONNECTIONS_MAX = 16_384
+BACKLOG = 2048
+
+
+def load_router(settings: Settings) -> "Router":
+    """Open the model that the settings name. Blocks; raises `ModelError`."""
+    from handler.model import load
+
+    return load(settings.model_folder)
+
+
+class Process:
+    """Everything that one gateway process holds, wired."""
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self.settings = settings
+        self.log = log
+        self.telemetry = Telemetry(log)
+        self.shelf = Shelf(settings.model_folder, lambda: load_router(settings), log)
+        lanes = settings.lanes or usable_cpus()
+        self.batcher = Batcher(
+            Plan(
+                size_max=settings.batch_max_size,
+                tokens_max=settings.batch_max_tokens,
+                queue_max=settings.queue_max,
+                queue_tokens_max=settings.queue_max_tokens,
+                gather_s=settings.batch_max_wait_ms / 1000 if settings.batch_gather else 0.0,
+            ),
+            self.shelf.score,
+            lanes=lanes,
+            executor=ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="lane"),
+            stall_s=STALL_S,
+            telemetry=self.telemetry,
+        )
+        self.gateway = Gateway(
+            shelf=self.shelf,
+            l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
+            batcher=self.batcher,
+            telemetry=self.telemetry,
+            threshold=settings.confidence_threshold,
+        )
+        self.health = Health(self.gateway, settings)
+        self._declare_gauges()
+
+    def _declare_gauges(self) -> None:
+        gauge, gateway = self.telemetry.gauge, self.gateway
+        gauge("active_requests", "Queries being answered.", lambda: self.telemetry.active)
+        gauge("cache_size", "Entries in a cache level.", lambda: len(gateway.l1), level="L1")
+        gauge("batch_queue_size", "Queries that wait for a lane.", lambda: len(self.batcher.plan))
+        gauge(
+            "batch_queue_tokens", "Estimated tokens that wait for a lane.", lambda: self.batcher.plan.tokens
+        )
+        gauge("model_loaded", "1 when a model is loaded.", lambda: self.shelf.loaded)
+        gauge("build_info", "Always 1; the labels say what runs.", lambda: 1, version=__version__)
+
+    async def run(self, first_load: "Future[Router]") -> None:
+        """Serve until told to end, then drain.
+
+        Lanes and listener share one task group: if one of them dies, all do, and
+        the process with them; a gateway without its batcher must not keep answering.
+        """
+        from granian.constants import HTTPModes, Interfaces
+        from granian.http import HTTP1Settings
+        from granian.server.embed import Server
+
+        from handler import app
+
+        told = self._watch_signals()
+        server = Server(
+            app.with_closing(
+                app.build(self.gateway, self.health, self.settings), lambda: self.health.draining
+            ),
+            address=self.settings.host,
+            port=self.settings.port,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=10_000),
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=CONNECTIONS_MAX,
+            log_enabled=False,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(self.batcher.run_lane()) for _ in range(self.batcher.lanes)]
+            background.append(tasks.create_task(self.shelf.fill(first_load)))
+            listener = tasks.create_task(server.serve())
+            self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
+            await told.wait()
+            await self._drain(server, listener)
+            for task in background:
+                task.cancel()
+
+    async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
+        """Answer all that was accepted, then close.
+
+        Readiness falls first and answers say `Connection: close`, so that balancers
+        and clients turn away by themselves; only then does the listener close, since
+        closing it resets what still waits in its accept queue.
+        """
+        self.health.draining = True
+        self.log.info("draining", active=self.telemetry.active, linger_ms=self.settings.drain_linger_ms)
+        asyncio.get_running_loop().call_later(DRAIN_MAX_S, self._end_now, "drain_over_limit", 1)
+        await asyncio.sleep(self.settings.drain_linger_ms / 1000)
+        server.stop()  # type: ignore[no-untyped-call]
+        await listener
+
+    def _watch_signals(self) -> asyncio.Event:
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        first_at = 0.0
+
+        def on_signal(number: int) -> None:
+            nonlocal first_at
+            if not told.is_set():
+                first_at = loop.time()
+                self.log.info("signal", signal=signal.Signals(number).name)
+                told.set()
+            elif loop.time() - first_at > SAME_SIGNAL_S:
+                self._end_now("second_signal", 128 + number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+        return told
+
+    def _end_now(self, event: str, code: int) -> None:
+        self.log.error(event, active=self.telemetry.active)
+        os._exit(code)
+
+
+def serve(settings: Settings) -> int:
+    """Run a gateway until it is told to end. Returns the process's exit code."""
+    log = Log(sys.stdout, level=settings.log_level, form=settings.log_format)
+    # The model opens while the web framework is imported: both are over half of a start.
+    first_load: Future[Router] = Future()
+    Thread(target=_load_first, args=(settings, first_load), daemon=True, name="load").start()
+    logging.basicConfig(level=logging.WARNING, handlers=[ForeignLines(log)], force=True)
+
+    import uvloop
+
+    try:
+        uvloop.run(Process(settings, log).run(first_load))
+    except* Exception as failures:
+        for failure in _leaves(failures):
+            log.error("died", error=failure, message=_told(failure, settings))
+        # Not `return`: a hung lane or a half-stopped listener must not keep a dead gateway up.
+        os._exit(1)
+    log.info("stopped")
+    return 0
+
+
+def _load_first(settings: Settings, result: "Future[Router]") -> None:
+    try:
+        result.set_result(load_router(settings))
+    except BaseException as exc:
+        result.set_exception(exc)
+
+
+def _leaves(failures: BaseExceptionGroup) -> list[BaseException]:
+    return [
+        leaf
+        for failure in failures.exceptions
+        for leaf in (_leaves(failure) if isinstance(failure, BaseExceptionGroup) else [failure])
+    ]
+
+
+def _told(failure: BaseException, settings: Settings) -> str:
+    """What an operator should read of a failure that ended the process."""
+    if isinstance(failure, OSError):
+        where = f"{settings.host}:{settings.port}"
+        return f"cannot listen on {where}: {failure.strerror or type(failure).__name__}"
+    return "a part that the gateway cannot live without has ended"

@@ -1,0 +1,153 @@
+"""What an operator may turn, read once from the environment.
+
+Each field is a setting: its name in lower case, type, bounds, default and meaning.
+`docs/settings.md` is the same table for readers, and a test keeps the two equal.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=1)]
+Size = Annotated[int, Meta(ge=0)]
+Millis = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class SettingsError(Exception):
+    """A value that cannot be read. The message names the setting and what it accepts."""
+
+
+def _doc(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The gateway's settings. Read them with `from_env`."""
+
+    model_path: Annotated[str, _doc("Folder of the model that is served.")] = "models/quantized"
+    host: Annotated[str, _doc("Address to listen on (the image sets 0.0.0.0).")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on (the image sets 8000).")] = 8080
+    batch_max_size: Annotated[Count, _doc("Most queries in one model run.")] = 32
+    batch_max_tokens: Annotated[
+        Count, _doc("Most padded tokens in one model run; one query always fits.")
+    ] = 1024
+    batch_max_wait_ms: Annotated[
+        Millis, _doc("Bound on a gather (see BATCH_GATHER); 0 means never. An idle gateway never waits.")
+    ] = 10
+    batch_gather: Annotated[
+        bool,
+        _doc("1 lets a free lane wait for company while other lanes are busy, up to BATCH_MAX_WAIT_MS."),
+    ] = False
+    lanes: Annotated[Size, _doc("Model runs at once; 0 means one per CPU that the process may use.")] = 0
+    cache_l1_size: Annotated[Size, _doc("Entries in the in-process cache; 0 turns it off.")] = 10_000
+    cache_l1_ttl_sec: Annotated[Seconds, _doc("Life of an entry in the in-process cache.")] = 300
+    confidence_threshold: Annotated[
+        float, Meta(ge=0, le=1, description="A fast answer less sure than this goes to slow.")
+    ] = 0.7
+    max_body_bytes: Annotated[Count, _doc("Longest request body that is read.")] = 1_048_576
+    request_timeout_ms: Annotated[
+        Annotated[float, Meta(gt=0)],
+        _doc("Time for one query; the header x-request-timeout-ms may shorten it."),
+    ] = 1000
+    queue_max: Annotated[Count, _doc("Queries that may wait for a lane; more are told 429.")] = 1024
+    queue_max_tokens: Annotated[
+        Count, _doc("Estimated tokens that may wait for a lane; more are told 429.")
+    ] = 65_536
+    drain_linger_ms: Annotated[
+        Millis,
+        _doc("After SIGTERM: how long queries that still come are answered before the listener closes."),
+    ] = 1000
+    log_requests: Annotated[bool, _doc("1 writes one log line per query (never its text).")] = False
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], _doc("Least severe line that is written.")
+    ] = "INFO"
+    log_format: Annotated[Literal["json", "text"], _doc("One JSON object a line, or text for people.")] = (
+        "json"
+    )
+
+    @property
+    def model_folder(self) -> Path:
+        return Path(self.model_path).absolute()
+
+
+def names() -> list[str]:
+    """The environment's names of all settings, in their order here."""
+    return [field.upper() for field in Settings.__struct_fields__]
+
+
+def from_env(environ: Mapping[str, str]) -> Settings:
+    """Read the settings. An empty value counts as not set.
+
+    Raises `SettingsError` on the first value that cannot be read.
+    """
+    hints = get_type_hints(Settings, include_extras=True)
+    values: dict[str, Any] = {}
+    for field in Settings.__struct_fields__:
+        seen = environ.get(field.upper(), "").strip()
+        if not seen:
+            continue
+        try:
+            values[field] = msgspec.convert(_cased(field, seen), hints[field], strict=False)
+        except msgspec.ValidationError as exc:
+            raise SettingsError(
+                f"{field.upper()}={seen!r} cannot be read: {accepted(field)} ({exc})"
+            ) from None
+    return Settings(**values)
+
+
+def accepted(field: str) -> str:
+    """What a setting takes, in words."""
+    plain = get_type_hints(Settings)[field]
+    if choices := get_args(plain):
+        return "one of " + ", ".join(map(str, choices))
+    return {bool: "0 or 1", int: "a whole number", float: "a number"}.get(plain, "text") + bounds(field)
+
+
+def bounds(field: str) -> str:
+    """The limits of a number setting, in words; empty where there are none."""
+    words = {"ge": "at least", "gt": "over", "le": "at most"}
+    found: dict[str, Any] = {}
+    kind = get_type_hints(Settings, include_extras=True)[field]
+    for meta in getattr(kind, "__metadata__", ()):
+        found |= {name: value for name in words if (value := getattr(meta, name)) is not None}
+    return "".join(f", {words[name]} {value:g}" for name, value in found.items())
+
+
+def table() -> str:
+    """All settings as aligned text: name, default, what it takes, what it means."""
+    hints = get_type_hints(Settings, include_extras=True)
+    rows = []
+    for field, default in zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True):
+        text = " ".join(meta.description for meta in hints[field].__metadata__ if meta.description)
+        rows.append(f"  {field.upper():22} [{shown(default)}] {text} ({accepted(field)})")
+    return "\n".join(rows)
+
+
+def shown(default: Any) -> str:
+    """A default as an operator would type it."""
+    return (
+        str(int(default))
+        if isinstance(default, bool)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else str(default)
+    )
+
+
+def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Names in the environment that look like a setting written wrong, each with the likely one."""
+    known = names()
+    return [
+        (name, close[0])
+        for name in environ
+        if name not in known and (close := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.82))
+    ]
+
+
+def _cased(field: str, value: str) -> str:
+    return {"log_level": value.upper(), "log_format": value.lower()}.get(field, value)

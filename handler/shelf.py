@@ -1,0 +1,84 @@
+"""Where the gateway's model stands: not yet there, or loaded for good.
+
+`Shelf` keeps trying to load from one folder until it succeeds; after that, files
+may come and go without changing an answer. A new model means a new process.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+
+from handler.decision import Policy
+from handler.errors import ModelNotReady
+from handler.model import FilesState, ModelError, Router, Run, files_state
+from handler.query import Normalised
+from handler.telemetry import Log
+
+RETRY_S = 1.0
+
+
+class Shelf:
+    """Holds the router, or the reason why there is none."""
+
+    def __init__(self, folder: Path, load: Callable[[], Router], log: Log) -> None:
+        """`load` blocks and raises `ModelError`; it is called on a thread."""
+        self.folder = folder
+        self.reason: str | None = "the model is still being loaded"
+        self._load = load
+        self._log = log
+        self._router: Router | None = None
+        self._policy: Policy | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._router is not None
+
+    @property
+    def router(self) -> Router:
+        """The model. Raises `ModelNotReady` while there is none."""
+        if self._router is None:
+            raise ModelNotReady(f"no model is loaded: {self.reason}", headers=(("retry-after", "1"),))
+        return self._router
+
+    @property
+    def policy(self) -> Policy:
+        if self._policy is None:
+            raise ModelNotReady(f"no model is loaded: {self.reason}")
+        return self._policy
+
+    def score(self, queries: list[Normalised]) -> Run:
+        """Blocking model run, for the lanes."""
+        return self.router.run(queries)
+
+    def files(self) -> FilesState:
+        """Whether the loaded files still stand in the folder: `present`, `missing` or `changed`."""
+        sums: Mapping[str, str] = self._router.manifest.files if self._router else {}
+        return files_state(self.folder, sums)
+
+    def place(self, router: Router) -> None:
+        self._policy = Policy(router.manifest.tasks, router.manifest.policy)
+        self._router, self.reason = router, None
+        self._log.info(
+            "model_loaded", path=str(self.folder), version=router.version, tasks=router.manifest.tasks
+        )
+
+    async def fill(
+        self,
+        first: "Future[Router] | None" = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Load the model, trying again every `RETRY_S` seconds until it stands.
+
+        first  a load that was begun before the event loop ran
+        """
+        while not self.loaded:
+            try:
+                loading = asyncio.wrap_future(first) if first else asyncio.to_thread(self._load)
+                first = None
+                self.place(await loading)
+            except ModelError as exc:
+                if str(exc) != self.reason:  # once per reason, not once per second
+                    self._log.error("model_not_ready", error_type="ModelNotReady", message=str(exc))
+                self.reason = str(exc)
+                await sleep(RETRY_S)

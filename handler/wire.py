@@ -1,0 +1,152 @@
+"""What crosses HTTP, as frozen structs: the query, its answer, errors and reports."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from handler.decision import Decision
+from handler.errors import GatewayError, ValidationError
+
+
+class ClassifyRequest(msgspec.Struct, frozen=True):
+    """A query to route. Members other than `text` are ignored."""
+
+    text: Annotated[
+        str,
+        Meta(min_length=1, description="The query as its user wrote it.", examples=["Summarize: …"]),
+    ]
+
+
+class ClassifyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the query should go, and how sure the model is."""
+
+    label: Annotated[Literal["0", "1"], Meta(description='"0" is the fast path, "1" the slow one.')]
+    route: Literal["fast", "slow"]
+    task: Annotated[str, Meta(description="The most probable task of the route that the model preferred.")]
+    confidence: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Calibrated probability of the route that the model preferred."),
+    ]
+    reason: Annotated[
+        Literal["low_confidence"] | None,
+        Meta(description="Why the route taken is not the one preferred."),
+    ] = None
+    truncated: Annotated[
+        bool, Meta(description="True when the query was too long for the model to see all of it.")
+    ] = False
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """One failure: `code` is the HTTP status, `status` its stable name."""
+
+    code: int
+    status: str
+    message: str
+    details: list[str]
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """The one shape of every answer that is not the one asked for."""
+
+    error: ErrorBody
+
+
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A liveness or readiness answer."""
+
+    status: Literal["alive", "ready", "not_ready", "dead"]
+    reason: str | None = None
+
+
+class ModelCheck(msgspec.Struct, frozen=True):
+    loaded: bool
+    version: str | None
+    path: str
+    device: str
+    tasks: list[str]
+    files: Literal["present", "missing", "changed"]
+    error: str | None
+
+
+class CacheCheck(msgspec.Struct, frozen=True):
+    l1_enabled: bool
+    l1_size: int
+    l1_max_size: int
+    l2_enabled: bool
+    l2_healthy: bool
+    l2_size: int | None
+
+
+class BatchCheck(msgspec.Struct, frozen=True):
+    running: bool
+    queue_depth: int
+    max_batch_size: int
+    max_wait_ms: float
+    average_batch_size: float
+    lanes: int
+
+
+class MetricsCheck(msgspec.Struct, frozen=True):
+    active_requests: int
+    model_loaded: bool
+
+
+class Checks(msgspec.Struct, frozen=True):
+    model: ModelCheck
+    cache: CacheCheck
+    batch_processor: BatchCheck
+    metrics: MetricsCheck
+
+
+class DeepReport(msgspec.Struct, frozen=True):
+    """Everything an on-call engineer asks first, in one answer."""
+
+    status: Literal["healthy", "degraded"]
+    version: str
+    uptime_s: float
+    checks: Checks
+
+
+encode = msgspec.json.Encoder().encode
+_decode_request = msgspec.json.Decoder(ClassifyRequest).decode
+
+
+def read_query(body: bytes) -> str:
+    """Parse a request body into the query's text.
+
+    Raises `ValidationError`, whose message holds positions and types, never text.
+    """
+    try:
+        return _decode_request(body).text
+    except msgspec.ValidationError as exc:
+        raise ValidationError(f'expected {{"text": "…"}} with a non-empty string: {exc}') from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        reason = "bytes that are not UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc)
+        raise ValidationError(f'expected a JSON object {{"text": "…"}} in UTF-8: {reason}') from None
+
+
+def write_answer(decision: Decision) -> bytes:
+    return encode(
+        ClassifyAnswer(
+            label=decision.label,
+            route=decision.route,
+            task=decision.task,
+            confidence=round(decision.confidence, 4),
+            reason="low_confidence" if decision.low_confidence else None,
+            truncated=decision.truncated,
+        )
+    )
+
+
+def write_error(error: GatewayError) -> bytes:
+    return encode(
+        ErrorAnswer(
+            ErrorBody(
+                code=error.code,
+                status=error.status,
+                message=error.message,
+                details=list(error.details),
+            )
+        )
+    )
