@@ -86,7 +86,7 @@ def _lines(texts: Sequence[str]) -> Iterable[str]:
         if text == "-":
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         elif text.startswith("@"):
-            with open(text[1:], encoding="utf-8") as lines:
+            with open(text[1:], encoding="utf-8", errors="replace") as lines:
                 yield from (line.rstrip("\n") for line in lines if line.strip())
         else:
             # What the shell passed as bytes outside UTF-8 cannot be a query's text.

@@ -5,9 +5,11 @@ and the listener are ours to put in order. Read `Process.run` first.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Thread
@@ -168,6 +170,9 @@ class Process:
 def serve(settings: Settings) -> int:
     """Run a gateway until it is told to end. Returns the process's exit code."""
     log = Log(sys.stdout, level=settings.log_level, form=settings.log_format)
+    if reason := port_taken(settings.host, settings.port):
+        log.error("cannot_listen", error_type="SettingsError", message=reason)
+        return 1
     # The model opens while the web framework is imported: both are over half of a start.
     first_load: Future[Router] = Future()
     Thread(target=_load_first, args=(settings, first_load), daemon=True, name="load").start()
@@ -179,11 +184,28 @@ def serve(settings: Settings) -> int:
         uvloop.run(Process(settings, log).run(first_load))
     except* Exception as failures:
         for failure in _leaves(failures):
-            log.error("died", error=failure, message=_told(failure, settings))
+            log.error("died", error=failure, message="a part that the gateway cannot live without has ended")
         # Not `return`: a hung lane or a half-stopped listener must not keep a dead gateway up.
         os._exit(1)
     log.info("stopped")
     return 0
+
+
+def port_taken(host: str, port: int) -> str | None:
+    """Why nothing can listen there; None when it can.
+
+    Granian shares its port (SO_REUSEPORT), so a second gateway would start and
+    silently take half of the first one's queries.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        what = "Port already in use" if exc.errno == errno.EADDRINUSE else "Cannot listen"
+        return f"{what}: {host}:{port} ({exc.strerror})"
+    return None
 
 
 def _load_first(settings: Settings, result: "Future[Router]") -> None:
@@ -199,11 +221,3 @@ def _leaves(failures: BaseExceptionGroup) -> list[BaseException]:
         for failure in failures.exceptions
         for leaf in (_leaves(failure) if isinstance(failure, BaseExceptionGroup) else [failure])
     ]
-
-
-def _told(failure: BaseException, settings: Settings) -> str:
-    """What an operator should read of a failure that ended the process."""
-    if isinstance(failure, OSError):
-        where = f"{settings.host}:{settings.port}"
-        return f"cannot listen on {where}: {failure.strerror or type(failure).__name__}"
-    return "a part that the gateway cannot live without has ended"

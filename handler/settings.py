@@ -93,7 +93,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             continue
         try:
             values[field] = msgspec.convert(_cased(field, seen), hints[field], strict=False)
-        except msgspec.ValidationError as exc:
+        except (msgspec.ValidationError, UnicodeEncodeError) as exc:
             raise SettingsError(
                 f"{field.upper()}={seen!r} cannot be read: {accepted(field)} ({exc})"
             ) from None

@@ -1,0 +1,51 @@
+# Tasks of the Intelligence Query Gateway. `just` lists them.
+
+set positional-arguments
+
+python := ".venv-dev/bin/python"
+
+[private]
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# Install what serving needs (once) and serve on http://localhost:8080
+serve *arguments: (_install "serve")
+    @exec .venv/bin/query-gateway serve "$@"
+
+# Install what the tests need (once) and run them: `just test tests/test_plan.py -x`
+test *arguments: (_install "dev")
+    {{ python }} -m pytest "$@"
+
+# Lint, types and format, as CI does
+check: (_install "dev")
+    {{ python }} -m ruff check .
+    {{ python }} -m ruff format --check .
+    {{ python }} -m mypy
+
+# Mend what the linter and the formatter can
+fix: (_install "dev")
+    {{ python }} -m ruff check --fix .
+    {{ python }} -m ruff format .
+
+# Train the router: DATA_DIR=… just train, or just train --data mine.jsonl
+train *arguments: (_install "dev")
+    {{ python }} build/train.py "$@"
+
+# Turn the checkpoint in models/router into the INT8 model in models/quantized
+build-model *arguments: (_install "dev")
+    {{ python }} build/build_model.py "$@"
+
+# Score the shipped model as it is served (needs DATA_DIR)
+evaluate *arguments: (_install "dev")
+    {{ python }} build/evaluate.py "$@"
+
+# Measure how many unique queries a second this machine answers
+capacity *arguments: (_install "serve") (_install "dev")
+    {{ python }} scripts/capacity.py "$@"
+
+# Make the lock files anew, from requirements/*.in and pyproject.toml
+lock:
+    requirements/lock.sh
+
+_install kind:
+    @scripts/install.sh {{ kind }}

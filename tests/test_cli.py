@@ -1,0 +1,243 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from handler import __version__, server, wire
+from handler.cli import main
+from handler.settings import Settings, names
+from tests.models import TASKS, change, make_toy
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("serve", "check", "classify", "version")
+Captured = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path: Path, monkeypatch: Patch) -> Path:
+    """A toy model that the environment names, and no other setting."""
+    for name in names():
+        monkeypatch.delenv(name, raising=False)
+    folder = make_toy(tmp_path / "toy")
+    monkeypatch.setenv("MODEL_PATH", str(folder))
+    return folder
+
+
+# version and help
+
+
+def test_version_prints_the_version(capsys: Captured) -> None:
+    assert main(["version"]) == 0
+
+    assert capsys.readouterr().out == f"query-gateway {__version__}\n"
+
+
+def test_version_needs_no_settings_that_can_be_read(capsys: Captured, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("PORT", "many")
+
+    assert main(["version"]) == 0
+
+
+def test_python_m_handler_is_the_same_command() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "handler", "version"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout == f"query-gateway {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)], ids=" ".join)
+def test_every_help_names_every_setting(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+
+    assert ended.value.code == 0
+    first_words = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert set(names()) <= first_words
+
+
+def test_the_help_names_every_command(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    told = capsys.readouterr().out
+    assert all(f"    {command} " in told for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["classify"], ["check", "--loudly"]], ids=" ".join)
+def test_arguments_that_cannot_be_read_end_with_2(arguments: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: query-gateway")
+
+
+# settings
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["check"], ["classify", "hi"]], ids=" ".join)
+def test_a_bad_setting_ends_with_2_and_its_name(
+    arguments: list[str], capsys: Captured, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("BATCH_MAX_SIZE", "many")
+
+    assert main(arguments) == 2
+
+    told = capsys.readouterr()
+    assert told.err.startswith("query-gateway: BATCH_MAX_SIZE='many' cannot be read: a whole number")
+    assert told.out == ""
+
+
+def test_a_misspelled_setting_is_warned_about_by_name(capsys: Captured, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("CONFIDENCE_TRESHOLD", "0.9")
+
+    assert main(["check"]) == 0
+
+    assert capsys.readouterr().err == (
+        "query-gateway: warning: CONFIDENCE_TRESHOLD is not a setting; did you mean CONFIDENCE_THRESHOLD?\n"
+    )
+
+
+# serve
+
+
+def test_serve_serves_with_the_settings_of_the_environment(monkeypatch: Patch) -> None:
+    served: list[Settings] = []
+
+    def serve(settings: Settings) -> int:
+        served.append(settings)
+        return 7
+
+    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setenv("PORT", "9001")
+
+    assert main(["serve"]) == 7
+
+    assert [settings.port for settings in served] == [9001]
+
+
+# check
+
+
+def test_check_of_a_good_model_ends_with_0_and_describes_it(capsys: Captured) -> None:
+    assert main(["check"]) == 0
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "settings: ok"
+    assert second.startswith("model: ok ")
+    assert list(msgspec.json.decode(second.removeprefix("model: ok "))["tasks"]) == list(TASKS)
+
+
+def test_check_of_a_bad_model_ends_with_1_and_says_why(model: Path, capsys: Captured) -> None:
+    change(model, format=2)
+
+    assert main(["check"]) == 1
+
+    told = capsys.readouterr()
+    assert told.err.startswith(
+        f"query-gateway: the model cannot be served: {model / 'manifest.json'} has format 2"
+    )
+    assert "ok" not in told.out
+
+
+def test_check_without_a_model_says_what_it_looked_for_and_where(
+    tmp_path: Path, capsys: Captured, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(tmp_path / "nowhere"))
+
+    assert main(["check"]) == 1
+
+    assert f"Model file not found: {tmp_path / 'nowhere' / 'manifest.json'}" in capsys.readouterr().err
+
+
+# classify
+
+
+def test_classify_prints_a_line_for_every_text(capsys: Captured) -> None:
+    assert main(["classify", "summarization please", "coding"]) == 0
+
+    assert capsys.readouterr().out == "0\tfast\tsummarization\t0.9997\n1\tslow\tcoding\t1.0000\n"
+
+
+def test_classify_json_prints_what_the_server_would_send(capsys: Captured) -> None:
+    assert main(["classify", "--json", "coding"]) == 0
+
+    assert capsys.readouterr().out == '{"label":"1","route":"slow","task":"coding","confidence":1.0}\n'
+
+
+def test_classify_follows_the_threshold(capsys: Captured, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("CONFIDENCE_THRESHOLD", "1")
+
+    assert main(["classify", "--json", "summarization please do it for me"]) == 0
+
+    answer = msgspec.json.decode(capsys.readouterr().out, type=wire.ClassifyAnswer)
+    assert (answer.label, answer.task, answer.reason) == ("1", "summarization", "low_confidence")
+
+
+def test_classify_reads_standard_input_a_query_a_line(capsys: Captured, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("coding\n\n  \nclosed_qa\n"))
+
+    assert main(["classify", "-"]) == 0
+
+    tasks = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert tasks == ["coding", "closed_qa"]
+
+
+def test_classify_reads_a_file_a_query_a_line(tmp_path: Path, capsys: Captured) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_text("coding\nbrainstorming — größer", encoding="utf-8")
+
+    assert main(["classify", f"@{queries}"]) == 0
+
+    tasks = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert tasks == ["coding", "brainstorming"]
+
+
+def test_classify_of_a_missing_file_ends_with_1_and_its_name(tmp_path: Path, capsys: Captured) -> None:
+    assert main(["classify", f"@{tmp_path / 'nowhere.txt'}"]) == 1
+
+    assert "nowhere.txt" in capsys.readouterr().err
+
+
+def test_classify_takes_what_a_file_holds_outside_utf_8(tmp_path: Path, capsys: Captured) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_bytes(b"coding\nclosed_qa \xff\n")
+
+    assert main(["classify", f"@{queries}"]) == 0
+
+    tasks = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert tasks == ["coding", "closed_qa"]
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_classify_takes_what_standard_input_holds_outside_utf_8(
+    errors: str, capsys: Captured, monkeypatch: Patch
+) -> None:
+    content = io.BytesIO(b"coding\nclosed_qa \xff\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content, encoding="utf-8", errors=errors))
+
+    assert main(["classify", "-"]) == 0
+
+    tasks = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert tasks == ["coding", "closed_qa"]
+
+
+def test_classify_takes_what_a_shell_passed_outside_utf_8(capsys: Captured) -> None:
+    assert main(["classify", "coding \udcff"]) == 0
+
+    assert capsys.readouterr().out.startswith("1\tslow\tcoding")
+
+
+def test_classify_with_a_bad_model_ends_with_1(model: Path, capsys: Captured) -> None:
+    (model / "model.onnx").unlink()
+
+    assert main(["classify", "coding"]) == 1
+
+    assert capsys.readouterr().err == f"query-gateway: Model file not found: {model / 'model.onnx'}\n"

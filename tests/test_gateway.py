@@ -1,0 +1,244 @@
+"""`Gateway`: flights, deadlines and callers who leave, on virtual time."""
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handler.batching import Answered
+from handler.decision import Scores, decide
+from handler.errors import DeadlineExceeded, ModelNotReady
+from handler.gateway import Answer, CallerGone, shares
+from handler.query import normalise
+from tests import virtual
+from tests.fakes import LIMITS, FakeRouter, House
+
+
+def ask(house: House, text: str, *, timeout_s: float = 10.0) -> "asyncio.Task[Answer]":
+    return asyncio.create_task(house.gateway.classify(text, timeout_s=timeout_s))
+
+
+def test_the_second_of_two_equal_queries_is_answered_by_l1() -> None:
+    async def main() -> None:
+        async with House() as house:
+            first = await ask(house, "Summarize this")
+            second = await ask(house, "  summarize   THIS ")
+
+            assert (first.cache, second.cache) == ("miss", "l1")
+            assert second.decision == first.decision
+            assert house.router.batches == [["summarize this"]]
+
+    virtual.run(main())
+
+
+def test_an_answer_older_than_its_time_is_made_anew() -> None:
+    async def main() -> None:
+        async with House(l1_ttl_s=5.0) as house:
+            await ask(house, "q")
+            await asyncio.sleep(5.0)
+
+            assert (await ask(house, "q")).cache == "miss"
+
+    virtual.run(main())
+
+
+def test_a_thousand_equal_queries_in_flight_share_one_run() -> None:
+    async def main() -> None:
+        async with House() as house:
+            answers = await asyncio.gather(*(ask(house, "the same") for _ in range(1000)))
+
+            assert len({answer.decision for answer in answers}) == 1
+            assert house.router.batches == [["the same"]]
+            assert house.count("cache_misses_total") == 1000
+
+    virtual.run(main())
+
+
+def test_a_caller_who_leaves_does_not_hurt_those_on_the_same_flight() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0) as house:
+            leader = ask(house, "shared")
+            await asyncio.sleep(0)
+            follower = ask(house, "shared")
+            await asyncio.sleep(0.1)
+
+            leader.cancel()
+
+            assert (await follower).cache == "miss"
+            assert house.router.batches == [["shared"]]
+
+    virtual.run(main())
+
+
+def test_a_query_whose_callers_all_left_is_dropped_before_its_run() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0) as house:
+            busy = ask(house, "busy")
+            await asyncio.sleep(0.1)
+            callers = [ask(house, "left"), ask(house, "left")]
+            await asyncio.sleep(0.1)
+            for caller in callers:
+                caller.cancel()
+            await busy
+            await asyncio.sleep(2.0)
+
+            assert house.router.batches == [["busy"]]
+            assert house.count("dropped_total", reason="caller_gone") == 1
+
+    virtual.run(main())
+
+
+def test_whoever_comes_after_all_others_left_is_still_answered() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0) as house:
+            busy = ask(house, "busy")
+            await asyncio.sleep(0.1)
+            left = ask(house, "again")
+            await asyncio.sleep(0.1)
+            left.cancel()
+            await asyncio.sleep(0.1)
+
+            answer = await ask(house, "again")
+
+            assert answer.decision == expected("again")
+            await busy
+
+    virtual.run(main())
+
+
+def test_a_caller_waits_no_longer_than_its_own_time_out() -> None:
+    async def main() -> float:
+        async with House(run_s=5.0) as house:
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            with pytest.raises(DeadlineExceeded):
+                await ask(house, "slow", timeout_s=0.25)
+            return loop.time() - started
+
+    assert virtual.run(main()) == pytest.approx(0.25)
+
+
+def test_a_patient_caller_keeps_alive_what_an_impatient_one_began() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0) as house:
+            busy = ask(house, "busy")
+            await asyncio.sleep(0.1)
+            impatient = ask(house, "shared", timeout_s=0.2)
+            await asyncio.sleep(0)
+            patient = ask(house, "shared", timeout_s=10.0)
+
+            with pytest.raises(DeadlineExceeded):
+                await impatient
+            assert (await patient).decision == expected("shared")
+            await busy
+
+    virtual.run(main())
+
+
+def test_the_result_of_a_run_that_came_too_late_is_kept_for_the_next_caller() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0) as house:
+            with pytest.raises(DeadlineExceeded):
+                await ask(house, "q", timeout_s=0.5)
+            await asyncio.sleep(1.0)
+
+            assert (await ask(house, "q")).cache == "l1"
+
+    virtual.run(main())
+
+
+def test_a_caller_who_hangs_up_ends_its_own_wait() -> None:
+    async def main() -> None:
+        async with House(run_s=5.0) as house:
+
+            async def hangs_up() -> None:
+                await asyncio.sleep(1.0)
+
+            started = asyncio.get_running_loop().time()
+            with pytest.raises(CallerGone):
+                await house.gateway.classify("q", timeout_s=60.0, caller_left=hangs_up)
+            assert asyncio.get_running_loop().time() - started == pytest.approx(1.02)
+
+    virtual.run(main())
+
+
+def test_a_poisoned_query_can_be_asked_again() -> None:
+    async def main() -> None:
+        async with House() as house:
+            for _ in range(2):
+                with pytest.raises(ValueError, match="choked"):
+                    await ask(house, "poison")
+
+            assert house.router.batches == [["poison"], ["poison"]]
+
+    virtual.run(main())
+
+
+def test_without_a_model_a_query_is_refused_with_the_reason() -> None:
+    async def main() -> None:
+        async with House(loaded=False) as house:
+            house.shelf.reason = "Model file not found: here"
+
+            with pytest.raises(ModelNotReady, match="Model file not found: here"):
+                await ask(house, "q")
+
+    virtual.run(main())
+
+
+def test_no_flight_is_left_behind() -> None:
+    async def main() -> None:
+        async with House() as house:
+            await asyncio.gather(*(ask(house, text) for text in ("a", "b", "poison")), return_exceptions=True)
+            await asyncio.sleep(1.0)
+
+            assert house.gateway._flights == {}
+
+    virtual.run(main())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=st.lists(
+        st.tuples(st.sampled_from(["A b", "a  B", "a b", "c", "poison", "D"]), st.floats(0, 0.01)),
+        max_size=30,
+    ),
+    lanes=st.integers(1, 2),
+    l1_size=st.integers(0, 3),
+)
+def test_two_texts_with_one_key_get_one_answer_whichever_came_first(
+    asked: list[tuple[str, float]], lanes: int, l1_size: int
+) -> None:
+    async def one(house: House, text: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        if "poison" in text:
+            with pytest.raises(ValueError, match="choked"):
+                await ask(house, text)
+        else:
+            assert (await ask(house, text)).decision == expected(text)
+
+    async def main() -> None:
+        async with House(lanes=lanes, l1_size=l1_size) as house:
+            await asyncio.gather(*(one(house, *query) for query in asked))
+
+    virtual.run(main())
+
+
+@given(
+    parts=st.tuples(*[st.floats(0, 1)] * 3),
+    waited_s=st.floats(0, 4),
+)
+def test_the_stages_of_a_wait_never_sum_to_more_than_the_wait(
+    parts: tuple[float, float, float], waited_s: float
+) -> None:
+    answered = Answered(Scores.of([1.0]), *parts)
+
+    assert sum(spent_s for _, spent_s in shares(answered, waited_s)) <= waited_s + 1e-9
+
+
+def expected(text: str) -> object:
+    """The decision for a text that no cache and no neighbour ever touched."""
+    from handler.decision import Policy
+
+    policy = Policy(FakeRouter.manifest.tasks, FakeRouter.manifest.policy)
+    return decide(FakeRouter.scores(normalise(text, LIMITS)), policy, 0.7)

@@ -1,0 +1,282 @@
+"""The house stands as drawn: who may import whom, what is locked, and what is never committed."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HANDLER = ROOT / "handler"
+REQUIREMENTS = ROOT / "requirements"
+
+# The floors of the house, from the facts up to the story and out to the street. A module
+# imports from floors below its own, never from one above; on its own floor only what
+# `BESIDE` allows. `errors.py` may be read by all, `cli.py` by none.
+FLOORS: dict[str, tuple[str, ...]] = {
+    "facts": ("errors", "decision", "query", "machine", "settings"),
+    "stages": ("cache", "telemetry", "model", "batching", "shelf"),
+    "story": ("gateway",),
+    "edge": ("wire", "headers", "health", "schema", "app"),
+    "process": ("server", "cli", "__main__"),
+}
+# What a module takes from its own floor, and why it may.
+BESIDE: dict[tuple[str, str], str] = {
+    ("batching", "model"): "the type of a model run",
+    ("batching", "telemetry"): "the verbs that it calls",
+    ("shelf", "model"): "what it holds, and why it may not have it",
+    ("shelf", "telemetry"): "the log that it writes to",
+    ("health", "wire"): "the structs of its reports",
+    ("schema", "wire"): "the structs that it documents",
+    ("app", "wire"): "decode and encode",
+    ("app", "headers"): "decode and encode",
+    ("app", "health"): "the probes that it answers with",
+    ("app", "schema"): "the document that it serves",
+    ("cli", "server"): "serve is one of its commands",
+    ("__main__", "cli"): "the same command by another name",
+}
+# Stages and facts know nothing of HTTP; `wire` is read by whoever writes to the outside.
+ONLY_IN: dict[str, str] = {
+    "litestar": "app",
+    "granian": "server",
+    "uvloop": "server",
+    "prometheus_client": "telemetry",
+    "onnxruntime": "model",
+    "tokenizers": "model",
+    "cachetools": "cache",
+}
+NEVER = {
+    "torch",
+    "transformers",
+    "optimum",
+    "onnx",
+    "pickle",
+    "cloudpickle",
+    "joblib",
+    "dill",
+    "shelve",
+    "marshal",
+}
+
+LOCKS = sorted(REQUIREMENTS.glob("*.txt"))
+LOCKS.remove(REQUIREMENTS / "not-served.txt")
+ENTRY = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^\s;]+)(?: ; (?P<marker>[^\\]+?))?"
+    r"(?P<hashes>(?: --hash=sha256:[0-9a-f]{64})+)"
+)
+
+MODULES = sorted(path.stem for path in HANDLER.glob("*.py") if path.stem != "__init__")
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """Every module that a module of ours names in an import, wherever in its text."""
+    tree = ast.parse((HANDLER / f"{module}.py").read_text(encoding="utf-8"))
+    return frozenset(_names(tree))
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports of the house are written in full"
+            name = node.module or ""
+            # `from handler import wire` names a module, `from handler import __version__` does not.
+            yield from ((f"handler.{alias.name}" if name == "handler" else name) for alias in node.names)
+
+
+def of_the_house(module: str) -> set[str]:
+    return {name.split(".")[1] for name in imported(module) if name.startswith("handler.")} & set(MODULES)
+
+
+def libraries(module: str) -> set[str]:
+    return {name.split(".")[0] for name in imported(module)} - {"handler"}
+
+
+def floor(module: str) -> int:
+    return next(i for i, modules in enumerate(FLOORS.values()) if module in modules)
+
+
+# Imports
+
+
+def test_every_module_has_its_place_in_the_house() -> None:
+    placed = [module for modules in FLOORS.values() for module in modules]
+
+    assert sorted(placed) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_points_up_towards_the_story(module: str) -> None:
+    above = {other for other in of_the_house(module) if floor(other) > floor(module)}
+
+    assert not above
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in FLOORS["facts"]])
+def test_a_module_takes_from_its_own_floor_only_what_is_allowed(module: str) -> None:
+    beside = {other for other in of_the_house(module) if floor(other) == floor(module)}
+
+    assert beside == {other for one, other in BESIDE if one == module}
+
+
+@pytest.mark.parametrize("module", FLOORS["facts"])
+def test_a_fact_imports_nothing_of_the_house_but_facts(module: str) -> None:
+    assert of_the_house(module) <= set(FLOORS["facts"])
+
+
+def test_the_story_imports_facts_and_stages_alone() -> None:
+    assert of_the_house("gateway") <= {*FLOORS["facts"], *FLOORS["stages"]}
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    seen: list[str] = []
+    waiting = set(MODULES)
+
+    while ready := {module for module in waiting if of_the_house(module) <= set(seen)}:
+        seen += sorted(ready)
+        waiting -= ready
+
+    assert not waiting
+
+
+@pytest.mark.parametrize(("library", "home"), ONLY_IN.items())
+def test_a_library_has_one_home(library: str, home: str) -> None:
+    users = {module for module in MODULES if library in libraries(module)}
+
+    assert users == {home}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_builds_a_model_is_never_imported_to_serve_one(module: str) -> None:
+    assert not libraries(module) & NEVER
+
+
+@pytest.mark.parametrize("library", ["litestar", "granian", "onnxruntime", "tokenizers", "redis", "numpy"])
+def test_the_command_line_does_not_import_what_only_some_commands_need(library: str) -> None:
+    code = f"import sys, handler.cli; print({library!r} in sys.modules)"
+
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "False"
+
+
+def test_the_story_does_not_know_the_web_framework_even_through_others() -> None:
+    code = "import sys, handler.gateway; print({'litestar', 'granian'} & set(sys.modules))"
+
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "set()"
+
+
+def test_the_builds_folder_is_no_package() -> None:
+    assert not (ROOT / "build/__init__.py").exists()
+
+
+# Locks
+
+
+def entries(lock: Path) -> list[str]:
+    """A lock's requirements, each on a line of its own, without comments."""
+    joined = lock.read_text(encoding="utf-8").replace("\\\n", "")
+    lines = [re.sub(r"\s+", " ", line).strip() for line in joined.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def locked(lock: Path) -> dict[str, set[str]]:
+    """Names and the versions that a lock gives them, one for each marker."""
+    found: dict[str, set[str]] = {}
+    for entry in entries(lock):
+        match = ENTRY.fullmatch(entry)
+        assert match, entry
+        found.setdefault(match["name"], set()).add(match["version"])
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_a_lock_pins_and_hashes_every_entry(lock: Path) -> None:
+    unlocked = [entry for entry in entries(lock) if not ENTRY.fullmatch(entry)]
+
+    assert entries(lock)
+    assert not unlocked
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_a_lock_names_no_index_or_host(lock: Path) -> None:
+    text = lock.read_text(encoding="utf-8")
+
+    assert not re.search(r"://|--(?:extra-)?index|--find-links|--trusted-host|(?m:^-)| @ ", text)
+
+
+@pytest.mark.parametrize("name", sorted(NEVER - {"pickle", "shelve", "marshal"}))
+def test_the_serving_lock_does_not_hold_what_builds_a_model(name: str) -> None:
+    served = locked(REQUIREMENTS / "serve.txt")
+
+    assert not [package for package in served if package == name or package.startswith(f"{name}-")]
+
+
+def test_what_is_tested_is_what_is_served() -> None:
+    served, tested = locked(REQUIREMENTS / "serve.txt"), locked(REQUIREMENTS / "dev.txt")
+
+    assert served.items() <= tested.items()
+
+
+def test_every_library_that_the_gateway_imports_is_in_the_serving_lock() -> None:
+    ours = {"handler", *sys.stdlib_module_names}
+    names = {
+        library.replace("_", "-").lower()
+        for module in MODULES
+        for library in libraries(module)
+        if library not in ours
+    }
+
+    assert names <= set(locked(REQUIREMENTS / "serve.txt"))
+
+
+def test_what_is_left_out_of_the_serving_lock_is_not_in_it() -> None:
+    left_out = set((REQUIREMENTS / "not-served.txt").read_text(encoding="utf-8").split())
+
+    assert not left_out & set(locked(REQUIREMENTS / "serve.txt"))
+
+
+# What is committed
+
+
+@cache
+def committed() -> tuple[Path, ...]:
+    """What git tracks, or would with the next `git add`."""
+    ran = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if ran.returncode:
+        pytest.skip("this is no git checkout")
+    return tuple(path for name in ran.stdout.split("\0") if name and (path := ROOT / name).is_file())
+
+
+def test_no_file_names_a_place_on_a_developers_machine() -> None:
+    places = [rb"/home/[a-z][\w.-]*/", rb"/Users/[A-Za-z]", rb"[A-Z]:\\+Users\\"]
+    if len(ROOT.parts) > 2:  # a checkout at /app, say, shares its name with the image
+        places.append(re.escape(str(ROOT).encode()) + rb"\b")
+    anywhere = re.compile(b"|".join(places))
+
+    named = [
+        str(path.relative_to(ROOT))
+        for path in committed()
+        if path != Path(__file__) and anywhere.search(path.read_bytes())
+    ]
+
+    assert not named
+
+
+def test_nothing_that_is_made_anew_is_committed() -> None:
+    made = re.compile(r"(^|/)(\.venv[^/]*|__pycache__|\.hypothesis|\.pytest_cache|reports|\.state)/|\.pyc$")
+
+    assert not [path for path in committed() if made.search(str(path.relative_to(ROOT)))]

@@ -1,0 +1,170 @@
+"""`Plan`: what leaves the queue and when. No clock, no loop."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler.batching import Plan, Ticket
+from handler.errors import Overloaded
+from handler.query import Normalised
+
+FOREVER = 1e9
+
+
+def plan(**limits: float) -> Plan:
+    settings = {"size_max": 4, "tokens_max": 1000, "queue_max": 100, "queue_tokens_max": 10_000}
+    return Plan(**{**settings, **limits})  # type: ignore[arg-type]
+
+
+def ticket(name: str = "q", *, tokens: int = 10, deadline: float = FOREVER, wanted: bool = True) -> Ticket:
+    return Ticket(query=Normalised(name), tokens=tokens, deadline=deadline, wanted=wanted)
+
+
+def names(tickets: list[Ticket]) -> list[str]:
+    return [ticket.query.text for ticket in tickets]
+
+
+def test_a_lone_query_leaves_at_once() -> None:
+    queue = plan()
+
+    queue.add(ticket("alone"), now=5.0)
+
+    assert queue.hold_until(5.0, dense=False) == 5.0
+    assert names(queue.take(5.0)[0]) == ["alone"]
+
+
+def test_a_batch_is_the_oldest_queries_in_their_order() -> None:
+    queue = plan(size_max=3)
+
+    for name in "abcde":
+        queue.add(ticket(name), now=0.0)
+
+    assert names(queue.take(0.0)[0]) == ["a", "b", "c"]
+    assert names(queue.take(0.0)[0]) == ["d", "e"]
+
+
+def test_a_batch_stops_before_its_padded_tokens_pass_the_budget() -> None:
+    queue = plan(size_max=10, tokens_max=100)
+
+    for tokens in (20, 20, 20, 30, 30):
+        queue.add(ticket(tokens=tokens), now=0.0)
+
+    sizes = [[t.tokens for t in queue.take(0.0)[0]] for _ in range(2)]
+    assert sizes == [[20, 20, 20], [30, 30]]
+
+
+def test_a_query_longer_than_the_budget_still_leaves_alone() -> None:
+    queue = plan(tokens_max=100)
+
+    queue.add(ticket("huge", tokens=500), now=0.0)
+    queue.add(ticket("small"), now=0.0)
+
+    assert names(queue.take(0.0)[0]) == ["huge"]
+
+
+def test_a_full_queue_refuses_the_next_query() -> None:
+    queue = plan(queue_max=2)
+    queue.add(ticket(), now=0.0)
+    queue.add(ticket(), now=0.0)
+
+    with pytest.raises(Overloaded):
+        queue.add(ticket(), now=0.0)
+
+    assert len(queue) == 2
+
+
+def test_a_queue_full_of_tokens_refuses_a_query_that_would_pass_its_bound() -> None:
+    queue = plan(queue_tokens_max=100)
+    queue.add(ticket(tokens=90), now=0.0)
+
+    with pytest.raises(Overloaded):
+        queue.add(ticket(tokens=11), now=0.0)
+
+    queue.add(ticket(tokens=10), now=0.0)
+    assert queue.tokens == 100
+
+
+def test_an_empty_queue_takes_a_query_over_its_token_bound() -> None:
+    queue = plan(queue_tokens_max=100)
+
+    queue.add(ticket("huge", tokens=500), now=0.0)
+
+    assert names(queue.take(0.0)[0]) == ["huge"]
+
+
+def test_a_query_past_its_deadline_is_dropped_with_that_reason() -> None:
+    queue = plan()
+    queue.add(ticket("late", deadline=1.0), now=0.0)
+    queue.add(ticket("fine"), now=0.0)
+
+    batch, dropped = queue.take(now=1.0)
+
+    assert names(batch) == ["fine"]
+    assert [(t.query.text, reason) for t, reason in dropped] == [("late", "deadline")]
+
+
+def test_a_query_that_nobody_waits_for_is_dropped_with_that_reason() -> None:
+    queue = plan()
+    queue.add(ticket("left", wanted=False), now=0.0)
+
+    batch, dropped = queue.take(now=0.0)
+
+    assert batch == []
+    assert [reason for _, reason in dropped] == ["caller_gone"]
+
+
+def test_dead_queries_take_no_place_in_a_batch() -> None:
+    queue = plan(size_max=2)
+    for name, wanted in (("x", False), ("a", True), ("y", False), ("b", True)):
+        queue.add(ticket(name, wanted=wanted), now=0.0)
+
+    assert names(queue.take(0.0)[0]) == ["a", "b"]
+
+
+def test_a_gather_ends_when_the_oldest_has_waited_its_bound() -> None:
+    queue = plan(gather_s=0.004)
+    queue.add(ticket(), now=10.0)
+    queue.add(ticket(), now=10.003)
+
+    assert queue.hold_until(10.003, dense=True) == pytest.approx(10.004)
+    assert queue.hold_until(10.005, dense=True) == 10.005
+
+
+def test_an_idle_gateway_never_gathers() -> None:
+    queue = plan(gather_s=0.004)
+
+    queue.add(ticket(), now=10.0)
+
+    assert queue.hold_until(10.0, dense=False) == 10.0
+
+
+def test_a_full_batch_does_not_wait_for_more() -> None:
+    queue = plan(size_max=2, gather_s=0.004)
+
+    queue.add(ticket(), now=10.0)
+    queue.add(ticket(), now=10.0)
+
+    assert queue.hold_until(10.0, dense=True) == 10.0
+
+
+@given(
+    tokens=st.lists(st.integers(1, 300), max_size=60),
+    size_max=st.integers(1, 8),
+    tokens_max=st.integers(1, 600),
+)
+def test_every_query_leaves_exactly_once_within_the_bounds(
+    tokens: list[int], size_max: int, tokens_max: int
+) -> None:
+    queue = plan(size_max=size_max, tokens_max=tokens_max, queue_tokens_max=10**9)
+    for i, count in enumerate(tokens):
+        queue.add(ticket(str(i), tokens=count), now=0.0)
+
+    batches = []
+    while len(queue):
+        batches.append(queue.take(0.0)[0])
+
+    assert [name for batch in batches for name in names(batch)] == [str(i) for i in range(len(tokens))]
+    for batch in batches:
+        assert 1 <= len(batch) <= size_max
+        assert len(batch) == 1 or max(t.tokens for t in batch) * len(batch) <= tokens_max
+    assert queue.tokens == 0
