@@ -1,0 +1,282 @@
+"""The labelled prompts: where they come from, that they are the right ones, which side they are on.
+
+`prompts()` is the public way in: every prompt of every source, with its side.
+A `Prompt` keeps the ask and the passage apart, so that `compose.py` can show
+the one without the other. What a model does with them is not known here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks import SLOW
+
+
+class DataError(Exception):
+    """Data that we cannot or will not use; the message says what would be accepted."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One public data set, recognised by its rows wherever they come from."""
+
+    name: str
+    columns: tuple[str, ...]
+    text_column: str
+    digest: str
+    hub_name: str | None = None
+    hub_split: str = "train"
+    hub_config: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.name}.jsonl.gz"
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(
+            "databricks-dolly-15k",
+            ("instruction", "context", "response", "category"),
+            "instruction",
+            "932b6f72e2e9cf30279f01cb3e7fb240a388f0bdd3bd74e3b07cab2573cd2258",
+            hub_name="databricks/databricks-dolly-15k",
+        ),
+        Source(
+            "mbpp",
+            ("text",),
+            "text",
+            "8dbf3555b380b3d7d21dca815399d4b10a20f41be5a27594479e30504354d36e",
+            hub_name="google-research-datasets/mbpp",
+            hub_split="train+test+validation+prompt",
+            hub_config="full",
+        ),
+        Source(
+            "gsm8k-train",
+            ("question",),
+            "question",
+            "003e708d15ff62133a90d893f960ab368920276cf2616b8e5b6209c0e23939f8",
+            hub_name="openai/gsm8k",
+            hub_config="main",
+        ),
+        Source(
+            "awesome-chatgpt-prompts",
+            ("act", "prompt"),
+            "prompt",
+            "b96237efbea312ebaec8747bd5788868f909343801d3273383beda107f3f08c7",
+            hub_name="fka/awesome-chatgpt-prompts",
+        ),
+        Source(
+            "humaneval",
+            ("prompt",),
+            "prompt",
+            "d5378af16c2a7bd282ae80f69e3ea68ad9630d1bc750640d7f93f2500b942064",
+        ),
+        Source(
+            "p3-sample",
+            ("template", "prompt", "task"),
+            "prompt",
+            "b713a091323bb9532091ec1ad1a4fb1d01f70efd79ac5798a4ca3b28e364b6e4",
+        ),
+        Source(
+            "arena-hard-v0.1",
+            ("prompt", "cluster"),
+            "prompt",
+            "b1a0a0e7d128ec26373fd0916eb3d41e3ac18a204e6796b3898ee6166467ae99",
+        ),
+        Source(
+            "self-instruct-seed-tasks",
+            ("name", "instruction", "is_classification", "input"),
+            "instruction",
+            "74a6bbd1792ae7aa4899e930f4167f1fb2d8f41d78e43c4c79e3eae8690edf9d",
+        ),
+    )
+}
+
+# Without these there is no ten-task model; the others only make it better.
+REQUIRED = ("databricks-dolly-15k", "mbpp", "gsm8k-train", "awesome-chatgpt-prompts")
+
+# GSM8K would outweigh every other task; its first rows are enough to know it by.
+GSM8K_ROWS_MAX = 900
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a data set.
+
+    tasks    the tasks that it may be: one, or several when only the route is known;
+             empty when the data set does not say
+    answer   what a person wrote for it, if known: a signal about the label's truth,
+             never shown to a router
+    """
+
+    source: str
+    side: str
+    ask: str
+    passage: str
+    tasks: tuple[str, ...]
+    answer: str = ""
+    template: str = ""
+
+    @property
+    def text(self) -> str:
+        """The prompt as its data set gives it: the ask, then the passage if there is one."""
+        return f"{self.ask}\n\n{self.passage}" if self.passage else self.ask
+
+
+def canonical_digest(rows: Iterable[dict[str, object]], columns: Sequence[str]) -> str:
+    """Name a set of rows by its content, whatever the order or the file that held it."""
+    lines = sorted(
+        json.dumps(
+            {column: row.get(column) for column in columns},
+            sort_keys=True,
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+        for row in rows
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def normalised_key(text: str) -> str:
+    """Return the form of a text under which two copies of a row are the same row."""
+    return " ".join(text.lower().split())
+
+
+def side(text: str) -> str:
+    """Put a row on the `test`, `validation` or `train` side, by its text alone.
+
+    The test side is the published split and is looked at only by `evaluate.py`.
+    A tenth of what remains is kept for choosing and calibrating.
+    """
+    key = normalised_key(text)
+    if int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10 < 2:
+        return "test"
+    if int(hashlib.sha256(f"validation:{key}".encode()).hexdigest(), 16) % 10 < 1:
+        return "validation"
+    return "train"
+
+
+def read(source: Source) -> list[dict[str, object]]:
+    """Read one source's rows, from the folder named by DATA_DIR or else from the public hub.
+
+    Raises DataError when they cannot be had, or are not the rows that we know.
+    """
+    folder = os.environ.get("DATA_DIR")
+    rows = _read_file(Path(folder) / source.file_name) if folder else _read_hub(source)
+    seen = canonical_digest(rows, source.columns)
+    if seen != source.digest:
+        raise DataError(
+            f"{source.name}: these are not the rows we know "
+            f"(digest {seen[:12]}, {len(rows)} rows; accepted: {source.digest[:12]})"
+        )
+    return rows
+
+
+def _read_file(path: Path) -> list[dict[str, object]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; DATA_DIR must name the folder that holds it") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as gzipped JSON lines: {error}") from None
+
+
+def _read_hub(source: Source) -> list[dict[str, object]]:
+    if source.hub_name is None:
+        raise DataError(f"{source.name} is on no hub; set DATA_DIR to a folder that holds it")
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            f"{source.name}: set DATA_DIR to a folder with {source.file_name}, "
+            "or install the `datasets` package to fetch it from the public hub"
+        ) from None
+    try:
+        table = datasets.load_dataset(source.hub_name, source.hub_config, split=source.hub_split)
+    except Exception as error:  # the hub's client has no common base for its errors
+        raise DataError(f"{source.hub_name} cannot be fetched from the hub: {error}") from None
+    return [{column: row.get(column) for column in source.columns} for row in table]
+
+
+def available() -> list[Source]:
+    """List the sources that this machine can offer: all that DATA_DIR holds, or all on the hub."""
+    folder = os.environ.get("DATA_DIR")
+    return [
+        source
+        for source in SOURCES.values()
+        if source.name in REQUIRED or (folder and (Path(folder) / source.file_name).is_file())
+    ]
+
+
+def prompts(sources: Iterable[Source] | None = None) -> list[Prompt]:
+    """Read every source and return its prompts, each with the side it belongs to."""
+    found: list[Prompt] = []
+    for source in available() if sources is None else sources:
+        found.extend(_prompts_of(source, read(source)))
+    return found
+
+
+def _prompts_of(source: Source, rows: list[dict[str, object]]) -> Iterator[Prompt]:
+    if source.name == "databricks-dolly-15k":
+        yield from _dolly(source.name, rows)
+        return
+    if source.name == "gsm8k-train":
+        rows = rows[:GSM8K_ROWS_MAX]
+    for row in rows:
+        ask = str(row[source.text_column])
+        yield Prompt(
+            source=source.name,
+            side=side(ask),
+            ask=ask,
+            passage=str(row.get("input") or ""),
+            tasks=_tasks_of(source.name, row),
+            template=str(row.get("template") or ""),
+        )
+
+
+def _tasks_of(name: str, row: dict[str, object]) -> tuple[str, ...]:
+    match name:
+        case "mbpp" | "humaneval":
+            return ("coding",)
+        case "gsm8k-train":
+            return ("reasoning",)
+        case "awesome-chatgpt-prompts":
+            return ("creative_writing",)
+        case "p3-sample":
+            return (str(row["task"]),)
+        case "arena-hard-v0.1":
+            return SLOW
+        case "self-instruct-seed-tasks":
+            return ("classification",) if row["is_classification"] else ()
+    raise AssertionError(name)
+
+
+def _dolly(name: str, rows: list[dict[str, object]]) -> Iterator[Prompt]:
+    """Yield each distinct instruction once; one that carries two categories is on no side."""
+    by_key: dict[str, list[dict[str, object]]] = defaultdict(list)
+    for row in rows:
+        by_key[normalised_key(str(row["instruction"]))].append(row)
+    for same in by_key.values():
+        if len({row["category"] for row in same}) > 1:
+            continue
+        # Of several copies the longest context wins: it is the complete one.
+        row = max(same, key=lambda row: len(str(row["context"])))
+        ask = str(row["instruction"])
+        yield Prompt(
+            source=name,
+            side=side(ask),
+            ask=ask,
+            passage=str(row["context"]),
+            tasks=(str(row["category"]),),
+            answer=str(row["response"]),
+        )

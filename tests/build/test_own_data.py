@@ -1,0 +1,54 @@
+"""A user's bad rows are named by line before anything is trained."""
+
+from pathlib import Path
+
+import own_data
+import pytest
+from data import DataError
+from tiny_world import rows, run, write_rows
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"task": "tracking"}', "no text"),
+        ('{"text": "  ", "task": "tracking"}', "no text"),
+        ('{"text": "where is it", "task": 3}', "no task"),
+        ('{"text": "where is it", "label": "x", "task": "tracking"}', "unknown key label"),
+        ('["where is it", "tracking"]', "not an object"),
+        ("where is it", "not JSON"),
+        ('{"text": "Where is my  PARCEL number 0", "task": "complaint"}', "the same text as line 1"),
+    ],
+)
+def test_a_bad_row_is_reported_by_its_line_number(tmp_path: Path, line: str, fault: str) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", [*rows(), line])
+
+    with pytest.raises(DataError, match=f"line 61: {fault}"):
+        own_data.read(path)
+
+
+def test_every_bad_row_is_reported_at_once(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", [*rows(), "oops", "{}"])
+
+    with pytest.raises(DataError) as refused:
+        own_data.read(path)
+
+    assert "line 61:" in str(refused.value)
+    assert "line 62:" in str(refused.value)
+
+
+def test_rows_of_one_task_alone_are_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", [{"text": f"where {i}", "task": "tracking"} for i in range(9)])
+
+    with pytest.raises(DataError, match="at least two tasks"):
+        own_data.read(path)
+
+
+def test_training_on_bad_rows_ends_without_a_traceback(tmp_path: Path, tiny_base: Path) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", [*rows(), '{"task": "tracking"}'])
+
+    done = run("train.py", "--data", path, "--base", tiny_base, "--out", tmp_path / "out")
+
+    assert done.returncode == 1
+    assert "line 61: no text" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,147 @@
+"""From a user's rows to a served model, each script run as a file."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import encoder
+import onnx
+import pytest
+from tiny_world import run
+
+from handler.decision import Policy, decide
+from handler.model import Router, load
+from handler.query import normalise
+
+Train = Callable[..., subprocess.CompletedProcess[str]]
+
+TEXTS = [f"where is my parcel {'please ' * (i * 7)}{i}" for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def router(quantized: Path) -> Router:
+    return load(quantized)
+
+
+def test_the_checkpoint_is_what_others_can_open(checkpoint: Path) -> None:
+    names = {path.name for path in checkpoint.iterdir()}
+
+    assert {"config.json", "model.safetensors", "tokenizer.json", "router.json"} <= names
+    assert json.loads((checkpoint / "config.json").read_text())["id2label"]["2"] == "tracking"
+
+
+def test_the_users_policy_reaches_the_manifest(router: Router) -> None:
+    assert router.manifest.policy == {"account": "slow", "complaint": "slow", "tracking": "fast"}
+
+
+def test_one_checkpoint_makes_the_same_bytes_twice(checkpoint: Path, quantized: Path, tmp_path: Path) -> None:
+    run("build_model.py", "--checkpoint", checkpoint, "--out", tmp_path / "again")
+
+    for path in quantized.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_one_seed_trains_the_same_weights_twice(train: Train, checkpoint: Path, tmp_path: Path) -> None:
+    train(tmp_path / "router", tmp_path / "work")
+
+    again = (tmp_path / "router" / "model.safetensors").read_bytes()
+    assert again == (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_a_teacher_can_be_distilled(train: Train, tmp_path: Path) -> None:
+    done = train(tmp_path / "router", tmp_path / "work", "--recipe", "full", "--layers", 1)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "router" / "config.json").read_text())["num_hidden_layers"] == 1
+
+
+def test_weights_are_signed_and_fit_seven_bits(quantized: Path) -> None:
+    graph = onnx.load(quantized / "model.onnx").graph
+    weights = {node.input[1] for node in graph.node if node.op_type in ("QAttention", "MatMulIntegerToFloat")}
+
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name in weights}
+    assert len(stored) == 8  # two layers of attention, projection and two of feed-forward
+    assert all(weight.dtype == "int8" and abs(weight).max() <= 63 for weight in stored.values())
+
+
+def test_a_query_scores_the_same_alone_as_in_any_batch(router: Router) -> None:
+    queries = [normalise(text, router.manifest.limits) for text in TEXTS]
+
+    together = router.score(queries)
+
+    assert [router.score([query])[0] for query in queries] == together
+
+
+def test_training_cuts_a_text_where_serving_cuts_it(router: Router, checkpoint: Path) -> None:
+    limits = router.manifest.limits
+    long = normalise("where is my parcel number 9 " * 40, limits)
+
+    (row,) = encoder.token_ids(encoder.read_tokenizer(checkpoint), [long.text], limits)
+
+    served, _, cut = router._tokens([long])
+    assert cut == [True]
+    assert row == served[0].tolist()
+
+
+def test_integers_take_the_float_checkpoints_route(router: Router, checkpoint: Path) -> None:
+    import fit
+    import numpy as np
+    from calibration import probabilities
+
+    manifest = router.manifest
+    queries = [normalise(text, manifest.limits) for text in TEXTS]
+    ids = encoder.token_ids(encoder.read_tokenizer(checkpoint), [q.text for q in queries], manifest.limits)
+    logits = fit.logits(encoder.load(checkpoint, manifest.tasks), ids, "float", exact=True)
+
+    expected = probabilities(logits, manifest.temperature)
+    served = [scores.probabilities for scores in router.score(queries)]
+    np.testing.assert_allclose(served, expected, atol=0.03)
+
+
+def test_a_built_model_decides(router: Router) -> None:
+    policy = Policy(router.manifest.tasks, router.manifest.policy)
+
+    decision = decide(router.score([normalise("where is it", router.manifest.limits)])[0], policy, 0.7)
+
+    assert decision.task in router.manifest.tasks
+
+
+def test_a_users_model_is_scored_on_the_users_test_side(quantized: Path, own_rows: Path) -> None:
+    done = run("evaluate.py", "--model", quantized, "--data", own_rows)
+
+    assert done.returncode == 0, done.stderr
+    assert "route accuracy" in done.stdout
+
+
+def test_without_data_what_needs_them_is_not_measured(checkpoint: Path, quantized: Path) -> None:
+    done = run("evaluate.py", "--model", quantized, "--checkpoint", checkpoint, "--no-write")
+
+    assert "| A |" in done.stdout
+    assert "not measured" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("train.py", ["--data", "nowhere.jsonl"]),
+        ("train.py", ["--fast-tasks", "x"]),
+        ("build_model.py", ["--checkpoint", "nowhere"]),
+        ("evaluate.py", ["--model", "nowhere"]),
+    ],
+)
+def test_a_users_mistake_is_told_in_a_line(script: str, arguments: list[str]) -> None:
+    done = run(script, *arguments)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(script.split(".")[0].replace("_", "-") + ": ")
+
+
+@pytest.mark.parametrize("script", ["train.py", "build_model.py", "evaluate.py"])
+def test_every_script_explains_itself(script: str) -> None:
+    done = run(script, "--help")
+
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
