@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from io import TextIOWrapper
 
 from handler import __version__
 from handler.settings import Settings, SettingsError, from_env, misspelled, table
@@ -39,31 +40,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(settings: Settings) -> int:
     """Verify settings and model without serving: what a deployment runs first."""
+    from handler.decision import UnknownTask
     from handler.model import ModelError, describe
     from handler.server import load_router
+    from handler.shelf import policy_of
     from handler.wire import encode
 
     try:
         router = load_router(settings)
+        policy = policy_of(router, settings.fast_tasks)
     except ModelError as exc:
         print(f"query-gateway: the model cannot be served: {exc}", file=sys.stderr)
         return FAILED
+    except UnknownTask as exc:
+        print(f"query-gateway: ROUTE_FAST_TASKS: {exc}", file=sys.stderr)
+        return UNUSABLE
     print("settings: ok")
-    print(f"model: ok {encode(describe(router)).decode()}")
+    print(f"model: ok {encode({**describe(router), 'policy': policy.routes}).decode()}")
     return 0
 
 
 def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
     """Route texts without a server; the answers are those that the server would give."""
-    from handler.decision import Policy, decide
+    from handler.decision import UnknownTask, decide
     from handler.model import ModelError
     from handler.query import normalise
     from handler.server import load_router
+    from handler.shelf import policy_of
     from handler.wire import write_answer
 
     try:
         router = load_router(settings)
-        policy = Policy(router.manifest.tasks, router.manifest.policy)
+        policy = policy_of(router, settings.fast_tasks)
         for text in _lines(texts):
             query = normalise(text, router.manifest.limits)
             decision = decide(router.score([query])[0], policy, settings.confidence_threshold)
@@ -77,6 +85,9 @@ def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int
     except (ModelError, OSError) as exc:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return FAILED
+    except UnknownTask as exc:
+        print(f"query-gateway: ROUTE_FAST_TASKS: {exc}", file=sys.stderr)
+        return UNUSABLE
     return 0
 
 
@@ -84,6 +95,8 @@ def _lines(texts: Sequence[str]) -> Iterable[str]:
     """Texts as given; `-` stands for standard input and `@file` for a file, a query a line."""
     for text in texts:
         if text == "-":
+            if isinstance(sys.stdin, TextIOWrapper):
+                sys.stdin.reconfigure(encoding="utf-8", errors="replace")
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
         elif text.startswith("@"):
             with open(text[1:], encoding="utf-8", errors="replace") as lines:

@@ -40,6 +40,10 @@ class Scores(msgspec.Struct, frozen=True, gc=False):
         return _packing(len(self.packed) // 4).unpack(self.packed)
 
 
+class UnknownTask(ValueError):
+    """A policy names a task that the model does not predict."""
+
+
 class Policy:
     """Which tasks the small model may answer."""
 
@@ -51,6 +55,13 @@ class Policy:
         self.routes = dict(routes)
         self.fast = tuple(i for i, task in enumerate(tasks) if routes[task] == "fast")
         self.slow = tuple(i for i, task in enumerate(tasks) if routes[task] == "slow")
+
+
+def override(tasks: Sequence[str], fast: Sequence[str]) -> Mapping[str, Route]:
+    """An operator's own policy: these tasks are fast and all others slow. Raises `UnknownTask`."""
+    if unknown := [task for task in fast if task not in tasks]:
+        raise UnknownTask(f"{', '.join(unknown)}: not a task of this model, which knows {', '.join(tasks)}")
+    return {task: "fast" if task in fast else "slow" for task in tasks}
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

@@ -279,7 +279,7 @@ def describe(router: Router) -> dict[str, Any]:
     return {
         "name": manifest.name,
         "version": router.version,
-        "tasks": {task: manifest.policy[task] for task in manifest.tasks},
+        "tasks": manifest.tasks,
         "tokens_max": manifest.limits.tokens_max,
         "temperature": manifest.temperature,
     }

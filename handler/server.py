@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from handler import __version__
 from handler.batching import Batcher, Plan
 from handler.cache import L1
+from handler.decision import UnknownTask
 from handler.gateway import Gateway
 from handler.health import Health
 from handler.machine import usable_cpus
@@ -56,7 +57,9 @@ class Process:
         self.settings = settings
         self.log = log
         self.telemetry = Telemetry(log)
-        self.shelf = Shelf(settings.model_folder, lambda: load_router(settings), log)
+        self.shelf = Shelf(
+            settings.model_folder, lambda: load_router(settings), log, fast_tasks=settings.fast_tasks
+        )
         lanes = settings.lanes or usable_cpus()
         self.batcher = Batcher(
             Plan(
@@ -184,6 +187,9 @@ def serve(settings: Settings) -> int:
         uvloop.run(Process(settings, log).run(first_load))
     except* Exception as failures:
         for failure in _leaves(failures):
+            if isinstance(failure, UnknownTask):
+                log.error("settings", error_type="SettingsError", message=f"ROUTE_FAST_TASKS: {failure}")
+                os._exit(2)
             log.error("died", error=failure, message="a part that the gateway cannot live without has ended")
         # Not `return`: a hung lane or a half-stopped listener must not keep a dead gateway up.
         os._exit(1)

@@ -49,6 +49,12 @@ class Settings(msgspec.Struct, frozen=True):
     confidence_threshold: Annotated[
         float, Meta(ge=0, le=1, description="A fast answer less sure than this goes to slow.")
     ] = 0.7
+    route_fast_tasks: Annotated[
+        str,
+        _doc(
+            "Tasks that go to the fast path, by comma, instead of the model's own policy; all others go slow."
+        ),
+    ] = ""
     max_body_bytes: Annotated[Count, _doc("Longest request body that is read.")] = 1_048_576
     request_timeout_ms: Annotated[
         Annotated[float, Meta(gt=0)],
@@ -69,6 +75,11 @@ class Settings(msgspec.Struct, frozen=True):
     log_format: Annotated[Literal["json", "text"], _doc("One JSON object a line, or text for people.")] = (
         "json"
     )
+
+    @property
+    def fast_tasks(self) -> list[str]:
+        """`route_fast_tasks` as a list; empty when the model's own policy holds."""
+        return [task for given in self.route_fast_tasks.split(",") if (task := given.strip())]
 
     @property
     def model_folder(self) -> Path:
@@ -92,6 +103,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         if not seen:
             continue
         try:
+            seen.encode()  # bytes outside UTF-8 arrive as lone surrogates: no text, host or path to log
             values[field] = msgspec.convert(_cased(field, seen), hints[field], strict=False)
         except (msgspec.ValidationError, UnicodeEncodeError) as exc:
             raise SettingsError(

@@ -5,11 +5,11 @@ may come and go without changing an answer. A new model means a new process.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from handler.decision import Policy
+from handler.decision import Policy, override
 from handler.errors import ModelNotReady
 from handler.model import FilesState, ModelError, Router, Run, files_state
 from handler.query import Normalised
@@ -21,11 +21,17 @@ RETRY_S = 1.0
 class Shelf:
     """Holds the router, or the reason why there is none."""
 
-    def __init__(self, folder: Path, load: Callable[[], Router], log: Log) -> None:
-        """`load` blocks and raises `ModelError`; it is called on a thread."""
+    def __init__(
+        self, folder: Path, load: Callable[[], Router], log: Log, *, fast_tasks: Sequence[str] = ()
+    ) -> None:
+        """
+        load        blocks and raises `ModelError`; it is called on a thread
+        fast_tasks  instead of the model's own policy, if any
+        """
         self.folder = folder
         self.reason: str | None = "the model is still being loaded"
         self._load = load
+        self._fast_tasks = fast_tasks
         self._log = log
         self._router: Router | None = None
         self._policy: Policy | None = None
@@ -57,7 +63,8 @@ class Shelf:
         return files_state(self.folder, sums)
 
     def place(self, router: Router) -> None:
-        self._policy = Policy(router.manifest.tasks, router.manifest.policy)
+        """Take a model into service. Raises `UnknownTask` when the operator's policy is not for it."""
+        self._policy = policy_of(router, self._fast_tasks)
         self._router, self.reason = router, None
         self._log.info(
             "model_loaded", path=str(self.folder), version=router.version, tasks=router.manifest.tasks
@@ -82,3 +89,9 @@ class Shelf:
                     self._log.error("model_not_ready", error_type="ModelNotReady", message=str(exc))
                 self.reason = str(exc)
                 await sleep(RETRY_S)
+
+
+def policy_of(router: Router, fast_tasks: Sequence[str]) -> Policy:
+    """The operator's policy where there is one, else the model's own. Raises `UnknownTask`."""
+    manifest = router.manifest
+    return Policy(manifest.tasks, override(manifest.tasks, fast_tasks) if fast_tasks else manifest.policy)

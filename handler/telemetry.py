@@ -128,7 +128,8 @@ class ForeignLines(logging.Handler):
     """Lines of libraries (server, event loop) in our own form.
 
     Their arguments and exception messages may quote a request, so only the
-    format string and the exception's type are kept.
+    format string's first line (asyncio puts an exception's text on the next) and
+    the exception's type are kept.
     """
 
     def __init__(self, log: Log) -> None:
@@ -138,9 +139,13 @@ class ForeignLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         if record.levelno >= logging.ERROR:
-            self._log.error("library_error", error=error, logger=record.name, message=str(record.msg))
+            self._log.error("library_error", error=error, logger=record.name, message=_plain(record))
         else:
-            self._log.warning("library_warning", logger=record.name, message=str(record.msg))
+            self._log.warning("library_warning", logger=record.name, message=_plain(record))
+
+
+def _plain(record: logging.LogRecord) -> str:
+    return str(record.msg).partition("\n")[0]
 
 
 class Telemetry:

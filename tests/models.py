@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -90,8 +89,7 @@ def toy_graph(*, weight: float = WEIGHT) -> bytes:
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    content: bytes = onnx.ModelProto.SerializeToString(model)
-    return content
+    return bytes(model.SerializeToString())
 
 
 def toy_tokenizer(words: tuple[str, ...] = WORDS) -> bytes:
@@ -104,7 +102,8 @@ def toy_tokenizer(words: tuple[str, ...] = WORDS) -> bytes:
     )
     tokenizer.enable_padding(length=16)
     tokenizer.enable_truncation(max_length=5)
-    return tokenizer.to_str().encode()
+    content: bytes = tokenizer.to_str().encode()
+    return content
 
 
 def toy_probabilities(task: str, *, words: int = 1) -> list[float]:

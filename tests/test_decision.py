@@ -13,7 +13,8 @@ ROUTES: dict[str, Route] = {**dict.fromkeys(FAST, "fast"), **dict.fromkeys(SLOW,
 POLICY = Policy(TASKS, ROUTES)
 
 float32s = st.floats(width=32)
-policies = st.lists(st.sampled_from(["fast", "slow"]), min_size=len(TASKS), max_size=len(TASKS)).map(
+either_route: st.SearchStrategy[Route] = st.sampled_from(("fast", "slow"))
+policies = st.lists(either_route, min_size=len(TASKS), max_size=len(TASKS)).map(
     lambda routes: Policy(TASKS, dict(zip(TASKS, routes, strict=True)))
 )
 thresholds = st.floats(0, 1)
@@ -208,5 +209,5 @@ def test_a_decision_says_whether_the_query_was_cut(truncated: bool) -> None:
     ],
 )
 def test_a_policy_that_does_not_route_exactly_the_tasks_is_refused(routes: dict[str, Route]) -> None:
-    with pytest.raises(ValueError, match="must route exactly the tasks classification, .*, reasoning"):
+    with pytest.raises(ValueError, match=r"must route exactly the tasks classification, .*, reasoning"):
         Policy(TASKS, routes)

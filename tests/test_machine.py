@@ -1,5 +1,6 @@
 """How many CPUs are really ours: the affinity mask, and quotas of both cgroup versions."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler import machine
 from handler.machine import cpu_quota, usable_cpus
 
 PERIOD_US = 100_000
@@ -33,7 +33,7 @@ def has_cpus(monkeypatch: pytest.MonkeyPatch) -> HasCpus:
     """Say how many CPUs the process's affinity mask holds."""
 
     def set_affinity(cpus: int) -> None:
-        monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
 
     return set_affinity
 
@@ -190,7 +190,7 @@ def test_there_is_always_a_cpu_and_never_one_too_many(
         limit_v2(folder, quota)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine.os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+        patch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
         usable = usable_cpus(root / "cgroup", own)
 
     tightest = min([quota for quota in quotas if quota], default=float(cpus))

@@ -594,11 +594,11 @@ def test_calibrating_leaves_the_logits_as_they_were() -> None:
     assert logits.tolist() == [[1.0, 2.0]]
 
 
-def test_a_description_names_every_task_with_its_route(toy: Router) -> None:
+def test_a_description_names_version_and_tasks(toy: Router) -> None:
     described = describe(toy)
 
     assert described["version"] == toy.version
-    assert described["tasks"] == toy.manifest.policy
+    assert described["tasks"] == toy.manifest.tasks
 
 
 # What loading a model must not do

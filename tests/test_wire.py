@@ -113,12 +113,15 @@ def test_a_refusal_never_repeats_what_was_sent(body: bytes) -> None:
 )
 def test_whatever_is_sent_a_refusal_does_not_repeat_it(before: bytes, after: bytes, template: bytes) -> None:
     body = template % (before, SECRET_JSON, after)
+    refused = None
 
     try:
         wire.read_query(body)
-    except ValidationError as refused:
-        assert SECRET not in wire.write_error(refused).decode()
-        assert refused.__cause__ is None
+    except ValidationError as error:
+        refused = error
+
+    # A cause would be written with a traceback, should it ever be logged.
+    assert refused is None or (SECRET not in wire.write_error(refused).decode() and not refused.__cause__)
 
 
 @given(st.binary(max_size=200))

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.served import CLASSIFY, MODEL, ROOT, Served, eventually
+from tests.served import CLASSIFY, MODEL, ROOT, Served, eventually, free_port
 
 
 def polite_client(served: Served, stop: threading.Event, outcomes: list[str]) -> None:
@@ -188,3 +188,36 @@ def test_a_caller_who_hangs_up_in_the_queue_costs_no_model_run() -> None:
 def test_a_report_answers_without_a_model(path: str, tmp_path: Path) -> None:
     with Served({"MODEL_PATH": str(tmp_path)}, wait_for="/health/live") as served:
         assert served.client.get(path).status_code == (503 if path == "/health/ready" else 200)
+
+
+def test_an_operator_moves_a_task_to_the_other_route_without_a_new_model() -> None:
+    question = "What is the capital of France?"
+    with Served() as served:
+        before = served.ask(question).json()
+    with Served({"ROUTE_FAST_TASKS": "classification, summarization, open_qa"}) as served:
+        after = served.ask(question).json()
+
+    assert (before["route"], before["task"]) == ("slow", "open_qa")
+    assert (after["route"], after["task"]) == ("fast", "open_qa")
+
+
+def test_a_task_that_the_model_does_not_know_stops_the_start_with_the_list_of_those_it_does() -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "handler", "serve"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "MODEL_PATH": str(MODEL),
+            "PORT": str(free_port()),
+            "ROUTE_FAST_TASKS": "sumarization",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert refused.returncode == 2
+    assert (
+        "ROUTE_FAST_TASKS: sumarization: not a task of this model, which knows classification,"
+        in refused.stdout
+    )
