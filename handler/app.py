@@ -111,7 +111,10 @@ def build(gateway: Gateway, health: Health, settings: Settings) -> Litestar:
     ) -> None:
         _record(error, request_id, bug, counted=True)
         total_s = time.perf_counter() - started
-        await _send(send, error.code, wire.write_error(error), headers.of_error(error, request_id, total_s))
+        version = gateway.shelf.router.version if gateway.shelf.loaded else None
+        await _send(
+            send, error.code, wire.write_error(error), headers.of_error(error, request_id, total_s, version)
+        )
 
     def _record(error: GatewayError, request_id: str, bug: Exception | None, *, counted: bool) -> None:
         if counted:

@@ -107,8 +107,16 @@ def of_answer(answer: Answer, request_id: str, total_s: float) -> Headers:
     ]
 
 
-def of_error(error: GatewayError, request_id: str, total_s: float | None = None) -> Headers:
+def of_error(
+    error: GatewayError, request_id: str, total_s: float | None = None, version: str | None = None
+) -> Headers:
+    """
+    total_s  time in the gateway, in seconds
+    version  of the loaded model, if there is one
+    """
     found = [(b"x-request-id", request_id.encode())]
+    if version is not None:
+        found.append((b"x-model-version", version.encode()))
     if total_s is not None:
         found.append((b"x-router-latency", b"%.3f" % (total_s * 1000)))
     found += [(name.lower().encode(), value.encode()) for name, value in error.headers]

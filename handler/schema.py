@@ -19,11 +19,12 @@ Headers = dict[str, tuple[str, dict[str, Any]]]  # name: (meaning, schema)
 
 ID: Headers = {"x-request-id": ("The caller's id, or a made one.", {"type": "string"})}
 LATENCY: Headers = {"x-router-latency": ("Milliseconds in the gateway, measured.", {"type": "string"})}
+VERSION: Headers = {"x-model-version": ("The loaded model.", {"type": "string"})}
 ANSWER: Headers = {
     **ID,
     **LATENCY,
+    **VERSION,
     "x-cache": ("Which level answered.", {"type": "string", "enum": ["l1", "l2", "miss"]}),
-    "x-model-version": ("The model that scored the query.", {"type": "string"}),
     "server-timing": ("Milliseconds per stage.", {"type": "string"}),
 }
 # What a classify request can meet, and which of its answers carry a header of their own.
@@ -99,7 +100,7 @@ def _classify() -> dict[str, Any]:
     for error in errors.ERRORS:
         by_code.setdefault(error.code, []).append((error.__doc__ or "").splitlines()[0])
     failures = {
-        str(code): _response(" ".join(by_code[code]), "ErrorAnswer", {**ID, **LATENCY, **own})
+        str(code): _response(" ".join(by_code[code]), "ErrorAnswer", {**ID, **LATENCY, **VERSION, **own})
         for code, own in FAILURES.items()
     }
     return {

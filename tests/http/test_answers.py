@@ -129,6 +129,7 @@ def test_a_bad_body_is_a_400_that_never_repeats_it(gateway: Served, body: bytes)
     assert list(error) == ["code", "status", "message", "details"]
     assert "SECRET" not in answer.text
     assert answer.headers["x-request-id"]
+    assert answer.headers["x-model-version"]
 
 
 @pytest.mark.parametrize(
