@@ -16,8 +16,9 @@ from handler.gateway import Answer
 Headers = list[tuple[bytes, bytes]]
 
 REQUEST_ID_MAX = 128
+LENGTH_DIGITS_MAX = 18  # a longer content-length counts as none; the body's own limit still holds
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:/+=@-]")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _JSON_TYPE = re.compile(
     rb"application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?;?\s*", re.IGNORECASE
 )
@@ -57,7 +58,7 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
         request_id=request_id(found.get(b"x-request-id", b""), found.get(b"traceparent", b"")),
         content_type=found.get(b"content-type", b""),
         content_encoding=found.get(b"content-encoding", b""),
-        content_length=int(length) if length.isdigit() else None,
+        content_length=int(length) if length.isdigit() and len(length) <= LENGTH_DIGITS_MAX else None,
         timeout_ms=found.get(b"x-request-timeout-ms", b""),
     )
 

@@ -14,8 +14,8 @@ from msgspec import Meta
 
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
-Millis = Annotated[float, Meta(ge=0)]
-Seconds = Annotated[float, Meta(gt=0)]
+Millis = Annotated[float, Meta(ge=0, le=60_000)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 
 class SettingsError(Exception):
@@ -51,13 +51,15 @@ class Settings(msgspec.Struct, frozen=True):
     ] = 0.7
     route_fast_tasks: Annotated[
         str,
-        _doc(
-            "Tasks that go to the fast path, by comma, instead of the model's own policy; all others go slow."
+        Meta(
+            pattern=r"[^\s,]",
+            description="Tasks that go to the fast path, by comma, instead of the model's own policy; "
+            "all others go slow.",
         ),
     ] = ""
     max_body_bytes: Annotated[Count, _doc("Longest request body that is read.")] = 1_048_576
     request_timeout_ms: Annotated[
-        Annotated[float, Meta(gt=0)],
+        Annotated[float, Meta(gt=0, le=60_000)],
         _doc("Time for one query; the header x-request-timeout-ms may shorten it."),
     ] = 1000
     queue_max: Annotated[Count, _doc("Queries that may wait for a lane; more are told 429.")] = 1024
@@ -65,8 +67,12 @@ class Settings(msgspec.Struct, frozen=True):
         Count, _doc("Estimated tokens that may wait for a lane; more are told 429.")
     ] = 65_536
     drain_linger_ms: Annotated[
-        Millis,
-        _doc("After SIGTERM: how long queries that still come are answered before the listener closes."),
+        float,
+        Meta(
+            ge=0,
+            le=7000,  # the whole drain must fit into the 8 s that `server.DRAIN_MAX_S` gives it
+            description="After SIGTERM: how long queries that still come are answered before the listener closes.",
+        ),
     ] = 1000
     log_requests: Annotated[bool, _doc("1 writes one log line per query (never its text).")] = False
     log_level: Annotated[

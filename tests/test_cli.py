@@ -181,6 +181,26 @@ def test_classify_follows_the_threshold(capsys: Captured, monkeypatch: Patch) ->
     assert (answer.label, answer.task, answer.reason) == ("1", "summarization", "low_confidence")
 
 
+def test_classify_follows_the_operators_policy(capsys: Captured, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("ROUTE_FAST_TASKS", "coding")
+
+    assert main(["classify", "coding", "summarization"]) == 0
+
+    labels = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert labels == ["0", "1"]
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["classify", "hi"]], ids=" ".join)
+def test_a_policy_with_a_task_that_the_model_does_not_know_ends_with_2_and_its_name(
+    arguments: list[str], capsys: Captured, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("ROUTE_FAST_TASKS", "coding,poetry")
+
+    assert main(arguments) == 2
+
+    assert capsys.readouterr().err.startswith("query-gateway: ROUTE_FAST_TASKS: poetry: not a task")
+
+
 def test_classify_reads_standard_input_a_query_a_line(capsys: Captured, monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("coding\n\n  \nclosed_qa\n"))
 

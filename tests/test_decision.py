@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handler.decision import Decision, Policy, Route, Scores, decide
+from handler.decision import Decision, Policy, Route, Scores, UnknownTask, decide, override
 from tests.models import FAST, SLOW, TASKS
 
 ROUTES: dict[str, Route] = {**dict.fromkeys(FAST, "fast"), **dict.fromkeys(SLOW, "slow")}
@@ -211,3 +211,16 @@ def test_a_decision_says_whether_the_query_was_cut(truncated: bool) -> None:
 def test_a_policy_that_does_not_route_exactly_the_tasks_is_refused(routes: dict[str, Route]) -> None:
     with pytest.raises(ValueError, match=r"must route exactly the tasks classification, .*, reasoning"):
         Policy(TASKS, routes)
+
+
+@given(st.lists(st.sampled_from(TASKS), unique=True))
+def test_an_operators_policy_makes_the_tasks_that_it_names_fast_and_no_others(fast: list[str]) -> None:
+    routes = override(TASKS, fast)
+
+    assert {task for task in TASKS if routes[task] == "fast"} == set(fast)
+    assert set(routes) == set(TASKS)
+
+
+def test_an_operators_policy_that_names_an_unknown_task_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UnknownTask, match=r"^poetry: not a task of this model, which knows classification, "):
+        override(TASKS, ["coding", "poetry"])

@@ -148,6 +148,19 @@ def test_a_relative_model_path_starts_at_the_working_folder(
 
 
 @pytest.mark.parametrize(
+    ("seen", "tasks"),
+    [
+        ("", []),
+        ("coding", ["coding"]),
+        ("coding,open_qa", ["coding", "open_qa"]),
+        (" coding , open_qa,", ["coding", "open_qa"]),
+    ],
+)
+def test_tasks_are_read_by_comma(seen: str, tasks: list[str]) -> None:
+    assert from_env({"ROUTE_FAST_TASKS": seen}).fast_tasks == tasks
+
+
+@pytest.mark.parametrize(
     ("seen", "meant"),
     [
         ("LOGLEVEL", "LOG_LEVEL"),

@@ -150,6 +150,12 @@ def test_a_slow_answer_has_exactly_these_bytes() -> None:
     assert wire.write_answer(decision) == b'{"label":"1","route":"slow","task":"coding","confidence":0.998}'
 
 
+def test_a_confidence_is_written_with_four_decimals_at_most() -> None:
+    decision = msgspec.structs.replace(DECISION, confidence=0.123456789)
+
+    assert b'"confidence":0.1235}' in wire.write_answer(decision)
+
+
 def test_a_doubtful_answer_gives_its_reason() -> None:
     decision = msgspec.structs.replace(DECISION, route="slow", confidence=0.6, low_confidence=True)
 
