@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from handler import redis_url as redis_urls
+
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 Millis = Annotated[float, Meta(ge=0, le=60_000)]
@@ -46,6 +48,21 @@ class Settings(msgspec.Struct, frozen=True):
     lanes: Annotated[Size, _doc("Model runs at once; 0 means one per CPU that the process may use.")] = 0
     cache_l1_size: Annotated[Size, _doc("Entries in the in-process cache; 0 turns it off.")] = 10_000
     cache_l1_ttl_sec: Annotated[Seconds, _doc("Life of an entry in the in-process cache.")] = 300
+    redis_url: Annotated[
+        str,
+        _doc(
+            "Redis behind the in-process cache, shared by instances; empty: none. redis://, rediss:// (TLS), "
+            "unix://, or redis+sentinel://[user:password@]host:port[,host:port…]/service[/db]."
+        ),
+    ] = ""
+    redis_ca_file: Annotated[str, _doc("Certificate authorities for rediss://; empty: the system's.")] = ""
+    redis_cert_file: Annotated[str, _doc("Our own certificate, for a Redis that asks for one.")] = ""
+    redis_key_file: Annotated[str, _doc("Key of REDIS_CERT_FILE.")] = ""
+    cache_l2_ttl_sec: Annotated[Seconds, _doc("Life of an entry in Redis.")] = 3600
+    cache_l2_timeout_ms: Annotated[
+        Annotated[float, Meta(gt=0)],
+        _doc("The most that asking Redis may cost a query; after that it is a miss."),
+    ] = 20
     confidence_threshold: Annotated[
         float, Meta(ge=0, le=1, description="A fast answer less sure than this goes to slow.")
     ] = 0.7
@@ -115,6 +132,10 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             raise SettingsError(
                 f"{field.upper()}={seen!r} cannot be read: {accepted(field)} ({exc})"
             ) from None
+    try:
+        redis_urls.read(values.get("redis_url") or "redis://")
+    except ValueError as exc:  # never shown: it may hold a password
+        raise SettingsError(f"REDIS_URL cannot be read: {exc}") from None
     return Settings(**values)
 
 
