@@ -1,6 +1,6 @@
 """A query's life, from top to bottom.
 
-    text → normalise → key → L1 → one flight per key { batcher → model } → decide
+    text → normalise → key → L1 → one flight per key { L2 → batcher → model } → decide
 
 `Gateway.classify` is the story; every other module is one stage of it and does
 not know the others. Knows nothing of HTTP: `app.py` does.
@@ -9,19 +9,25 @@ not know the others. Knows nothing of HTTP: `app.py` does.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from handler.batching import Answered, Batcher, Ticket
+from handler import entries
+from handler.batching import Batcher, Ticket
 from handler.cache import L1
 from handler.decision import Decision, Scores, decide
 from handler.errors import DeadlineExceeded
+from handler.l2 import L2
 from handler.query import estimate_tokens, key, normalise
 from handler.shelf import Shelf
 from handler.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from handler.model import Router
+
 CacheLevel = Literal["l1", "l2", "miss"]
+Stages = tuple[tuple[str, float], ...]
 
 # Only a wait longer than this is worth a look at whether the caller is still
 # there: most misses are answered sooner, and watching costs a task each.
@@ -42,16 +48,24 @@ class Answer(msgspec.Struct, frozen=True):
 
     decision: Decision
     cache: CacheLevel
-    stages: tuple[tuple[str, float], ...]
+    stages: Stages
     version: str
 
 
+class Landed(msgspec.Struct, frozen=True):
+    """What a flight brought: scores, from where, and its stages in the order they happened."""
+
+    scores: Scores
+    cache: CacheLevel
+    stages: Stages
+
+
 class Flight:
-    """One trip to the model, shared by all who ask the same thing meanwhile."""
+    """One trip to Redis and the model, shared by all who ask the same thing meanwhile."""
 
     __slots__ = ("task", "ticket", "waiters")
 
-    def __init__(self, ticket: Ticket, trip: Coroutine[None, None, Answered]) -> None:
+    def __init__(self, ticket: Ticket, trip: Coroutine[None, None, Landed]) -> None:
         self.ticket = ticket
         self.waiters = 0
         self.task = asyncio.get_running_loop().create_task(trip)
@@ -76,9 +90,11 @@ class Gateway:
         batcher: Batcher,
         telemetry: Telemetry,
         threshold: float,
+        l2: L2 | None = None,
     ) -> None:
         self.shelf = shelf
         self.l1 = l1
+        self.l2 = l2
         self.batcher = batcher
         self.telemetry = telemetry
         self.threshold = threshold
@@ -101,37 +117,63 @@ class Gateway:
         name = key(query, router.digest)
         scores = self.l1.get(name)
         looked_up = time.perf_counter()
-        stages: tuple[tuple[str, float], ...] = (("l1", looked_up - started),)
+        stages: Stages = (("l1", looked_up - started),)
         if scores is not None:
             self.telemetry.cache_hit("L1")
             return self._answer(scores, "l1", stages)
 
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        self.telemetry.cache_miss()
         flight = self._flights.get(name)
         if flight is None or not flight.boards:
             tokens = estimate_tokens(query, router.manifest.limits)
             ticket = Ticket(query=query, tokens=tokens, deadline=deadline)
-            flight = self._flights[name] = Flight(ticket, self._fly(name, ticket))
+            flight = self._flights[name] = Flight(ticket, self._fly(name, ticket, router))
         flight.ticket.deadline = max(flight.ticket.deadline, deadline)
-        answered = await self._board(flight, deadline, caller_left)
-        waited_s = time.perf_counter() - looked_up
-        return self._answer(answered.scores, "miss", stages + shares(answered, waited_s))
-
-    async def _fly(self, name: bytes, ticket: Ticket) -> Answered:
-        """What happens once for all who ask the same thing at the same time."""
+        landed: Landed | None = None
         try:
+            landed = await self._board(flight, deadline, caller_left)
+        finally:
+            # Once per query, joiners and failures too: hit rates are about queries, not flights.
+            if landed is not None and landed.cache == "l2":
+                self.telemetry.cache_hit("L2")
+            else:
+                self.telemetry.cache_miss()
+        waited_s = time.perf_counter() - looked_up
+        return self._answer(landed.scores, landed.cache, stages + shares(landed.stages, waited_s))
+
+    async def _fly(self, name: bytes, ticket: Ticket, router: "Router") -> Landed:
+        """What happens once for all who ask the same thing at the same time.
+
+        Redis is asked before the queue is: a gateway that sheds misses goes on serving hits.
+        """
+        try:
+            stages: Stages = ()
+            entry = entries.key(router.version, name)
+            if self.l2 is not None:
+                asked = time.perf_counter()
+                found = await self.l2.get(entry, len(router.manifest.tasks))
+                stages = (("l2", time.perf_counter() - asked),)
+                if found is not None:
+                    self.l1.put(name, found.scores, lasts_s=found.lasts_s)
+                    return Landed(found.scores, "l2", stages)
             answered = await self.batcher.submit(ticket)
             self.l1.put(name, answered.scores)
-            return answered
+            if self.l2 is not None:
+                self.l2.put(entry, answered.scores)
+            spent = (
+                ("queue", answered.queue_s),
+                ("tokenize", answered.tokenize_s),
+                ("infer", answered.infer_s),
+            )
+            return Landed(answered.scores, "miss", stages + spent)
         finally:
             if self._flights[name].ticket is ticket:
                 del self._flights[name]
 
     async def _board(
         self, flight: Flight, deadline: float, caller_left: Callable[[], Awaitable[None]] | None
-    ) -> Answered:
+    ) -> Landed:
         """Wait for a flight as long as this caller would.
 
         Leaving early hurts nobody else: the flight goes on for those who stay,
@@ -164,24 +206,20 @@ class Gateway:
             if hung_up is not None:
                 hung_up.cancel()
 
-    def _answer(self, scores: Scores, cache: CacheLevel, stages: tuple[tuple[str, float], ...]) -> Answer:
+    def _answer(self, scores: Scores, cache: CacheLevel, stages: Stages) -> Answer:
         decision = decide(scores, self.shelf.policy, self.threshold)
         self.telemetry.answered(decision.label, decision.task, decision.confidence)
         return Answer(decision, cache, stages, self.shelf.router.version)
 
 
-def shares(answered: Answered, waited_s: float) -> tuple[tuple[str, float], ...]:
+def shares(stages: Stages, waited_s: float) -> Stages:
     """One caller's share of a flight's stages: what of them fell into its own wait.
 
     Whoever joins late waits for the flight's end, so the last stages count first.
     """
     spent: list[tuple[str, float]] = []
     left_s = waited_s
-    for stage, took_s in (
-        ("infer", answered.infer_s),
-        ("tokenize", answered.tokenize_s),
-        ("queue", answered.queue_s),
-    ):
+    for stage, took_s in reversed(stages):
         share_s = min(took_s, left_s)
         spent.append((stage, share_s))
         left_s -= share_s

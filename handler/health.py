@@ -8,6 +8,7 @@ import time
 
 from handler import __version__, wire
 from handler.gateway import Gateway
+from handler.l2 import L2
 from handler.settings import Settings
 
 
@@ -36,7 +37,8 @@ class Health:
         model = self._model()
         batcher = self._gateway.batcher
         running = batcher.alive(asyncio.get_running_loop().time())
-        healthy = model.loaded and model.files == "present" and running
+        l2 = self._gateway.l2
+        healthy = model.loaded and model.files == "present" and running and (l2 is None or l2.healthy)
         telemetry = self._gateway.telemetry
         return wire.DeepReport(
             status="healthy" if healthy else "degraded",
@@ -70,12 +72,27 @@ class Health:
         )
 
     def _cache(self) -> wire.CacheCheck:
-        l1 = self._gateway.l1
+        l1, l2 = self._gateway.l1, self._gateway.l2
         return wire.CacheCheck(
             l1_enabled=l1.size_max > 0,
             l1_size=len(l1),
             l1_max_size=l1.size_max,
-            l2_enabled=False,
-            l2_healthy=False,
-            l2_size=None,
+            l2_enabled=l2 is not None,
+            l2_healthy=l2 is not None and l2.healthy,
+            l2_size=l2.size if l2 else None,
+            l2=self._l2(l2) if l2 else None,
+        )
+
+    def _l2(self, l2: L2) -> wire.L2Check:
+        return wire.L2Check(
+            address=l2.address,
+            trouble=l2.trouble,
+            breakers={
+                "reads": "closed" if l2.reads.closed else "open",
+                "writes": "closed" if l2.writes.closed else "open",
+            },
+            latency_ms=l2.metrics.mean_ms(),
+            errors=l2.metrics.errors(),
+            rejected_values=l2.metrics.rejected_values(),
+            dropped_writes=l2.metrics.dropped_writes(),
         )

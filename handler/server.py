@@ -22,8 +22,9 @@ from handler.cache import L1
 from handler.decision import UnknownTask
 from handler.gateway import Gateway
 from handler.health import Health
+from handler.l2 import L2
 from handler.machine import usable_cpus
-from handler.settings import Settings
+from handler.settings import Settings, SettingsError
 from handler.shelf import Shelf
 from handler.telemetry import ForeignLines, Log, Telemetry
 
@@ -41,6 +42,7 @@ STALL_S = 10.0
 # Connections, most of them idle, that one process accepts.
 CONNECTIONS_MAX = 16_384
 BACKLOG = 2048
+SIZES = "Entries in a cache level; of L2, all keys in the Redis database."
 
 
 def load_router(settings: Settings) -> "Router":
@@ -81,14 +83,46 @@ class Process:
             batcher=self.batcher,
             telemetry=self.telemetry,
             threshold=settings.confidence_threshold,
+            l2=self._open_l2() if settings.redis_url else None,
         )
         self.health = Health(self.gateway, settings)
         self._declare_gauges()
 
+    def _open_l2(self) -> L2:
+        """Prepare the shared cache level. Raises `SettingsError`; that Redis is away is no error."""
+        from handler import redis_link, redis_url  # a quarter of a second that only Redis is worth
+
+        settings, gauge = self.settings, self.telemetry.gauge
+        endpoint = redis_url.read(settings.redis_url)
+        try:
+            link = redis_link.open_link(
+                endpoint,
+                ca_file=settings.redis_ca_file,
+                cert_file=settings.redis_cert_file,
+                key_file=settings.redis_key_file,
+            )
+        except ValueError as exc:
+            raise SettingsError(f"REDIS_URL, REDIS_*_FILE: Redis cannot be reached so: {exc}") from None
+        l2 = L2(
+            link,
+            address=endpoint.shown,
+            timeout_s=settings.cache_l2_timeout_ms / 1000,
+            ttl_s=settings.cache_l2_ttl_sec,
+            metrics=self.telemetry.with_l2(),
+            log=self.log,
+        )
+        resting = "1 while Redis is not used, because it failed repeatedly."
+        unknown = float("nan")
+        gauge("l2_healthy", "1 when Redis can be read and written.", lambda: l2.healthy)
+        gauge("l2_breaker_open", resting, lambda: not l2.reads.closed, breaker="reads")
+        gauge("l2_breaker_open", resting, lambda: not l2.writes.closed, breaker="writes")
+        gauge("cache_size", SIZES, lambda: unknown if l2.size is None else l2.size, level="L2")
+        return l2
+
     def _declare_gauges(self) -> None:
         gauge, gateway = self.telemetry.gauge, self.gateway
         gauge("active_requests", "Queries being answered.", lambda: self.telemetry.active)
-        gauge("cache_size", "Entries in a cache level.", lambda: len(gateway.l1), level="L1")
+        gauge("cache_size", SIZES, lambda: len(gateway.l1), level="L1")
         gauge("batch_queue_size", "Queries that wait for a lane.", lambda: len(self.batcher.plan))
         gauge(
             "batch_queue_tokens", "Estimated tokens that wait for a lane.", lambda: self.batcher.plan.tokens
@@ -126,6 +160,8 @@ class Process:
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(self.batcher.run_lane()) for _ in range(self.batcher.lanes)]
             background.append(tasks.create_task(self.shelf.fill(first_load)))
+            if self.gateway.l2:
+                background.append(tasks.create_task(self.gateway.l2.run()))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
             await told.wait()
@@ -171,7 +207,10 @@ class Process:
 
 
 def serve(settings: Settings) -> int:
-    """Run a gateway until it is told to end. Returns the process's exit code."""
+    """Run a gateway until it is told to end. Returns the process's exit code.
+
+    Raises `SettingsError` when the settings do not fit together.
+    """
     log = Log(sys.stdout, level=settings.log_level, form=settings.log_format)
     if reason := port_taken(settings.host, settings.port):
         log.error("cannot_listen", error_type="SettingsError", message=reason)
@@ -183,8 +222,9 @@ def serve(settings: Settings) -> int:
 
     import uvloop
 
+    process = Process(settings, log)
     try:
-        uvloop.run(Process(settings, log).run(first_load))
+        uvloop.run(process.run(first_load))
     except* Exception as failures:
         for failure in _leaves(failures):
             if isinstance(failure, UnknownTask):

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -33,6 +33,12 @@ LATENCY_BUCKETS_S = (
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 CONFIDENCE_BUCKETS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 STAGES = ("l1", "queue", "tokenize", "infer", "other")
+L2Operation = Literal["get", "set", "probe"]
+L2Failure = Literal[
+    "timeout", "connection", "auth", "readonly", "loading", "memory", "clients", "tls", "cluster", "other"
+]
+L2Drop = Literal["full", "unavailable", "failed"]
+L2Reject = Literal["corrupt", "version"]
 
 # A flood of one kind of error must not become a flood of lines.
 ERROR_LINES_PER_S = 20
@@ -148,6 +154,80 @@ def _plain(record: logging.LogRecord) -> str:
     return str(record.msg).partition("\n")[0]
 
 
+class L2Metrics:
+    """What the shared cache level tells. Declared only where there is one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        name = "query_gateway_l2_"
+        seconds = Histogram(
+            name + "operation_seconds",
+            "Time of a round trip to Redis that was answered, however many keys it carried.",
+            ["operation"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._seconds = {key: seconds.labels(key) for key in get_args(L2Operation)}
+        self._errors = Counter(name + "errors", "Failures of Redis, by kind.", ["kind"], registry=registry)
+        for kind in get_args(L2Failure):
+            self._errors.labels(kind)
+        self._dropped = Counter(
+            name + "dropped_writes",
+            "Answers that were not written to Redis, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in get_args(L2Drop):
+            self._dropped.labels(reason)
+        self._rejected = Counter(
+            name + "rejected_values",
+            "Values under our keys that are not ours to read, each of them a miss, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in get_args(L2Reject):
+            self._rejected.labels(reason)
+
+    def operation(self, operation: L2Operation, took_s: float) -> None:
+        self._seconds[operation].observe(took_s)
+
+    def error(self, kind: L2Failure, count: int = 1) -> None:
+        self._errors.labels(kind).inc(count)
+
+    def dropped(self, reason: L2Drop, count: int = 1) -> None:
+        self._dropped.labels(reason).inc(count)
+
+    def rejected(self, reason: L2Reject) -> None:
+        self._rejected.labels(reason).inc()
+
+    def errors(self) -> dict[str, int]:
+        return _counts(self._errors)
+
+    def dropped_writes(self) -> dict[str, int]:
+        return _counts(self._dropped)
+
+    def rejected_values(self) -> dict[str, int]:
+        return _counts(self._rejected)
+
+    def mean_ms(self) -> dict[str, float | None]:
+        """Milliseconds of an average round trip, by operation; None where there was none."""
+        means: dict[str, float | None] = {}
+        for operation, histogram in self._seconds.items():
+            found = {sample.name: sample.value for sample in histogram._child_samples()}
+            count = found["_count"]
+            means[operation] = round(found["_sum"] / count * 1000, 3) if count else None
+        return means
+
+
+def _counts(counter: Counter) -> dict[str, int]:
+    """A counter with one label, as it stands."""
+    (metric,) = counter.collect()
+    return {
+        next(iter(sample.labels.values())): int(sample.value)
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    }
+
+
 class Telemetry:
     """The gateway's metrics and its log. One per process."""
 
@@ -155,6 +235,7 @@ class Telemetry:
         self.log = log
         self.registry = registry or CollectorRegistry()
         self.active = 0
+        self._gauges: dict[str, Gauge] = {}
         name = "query_gateway_"
 
         def counter(key: str, text: str, *labels: str) -> Counter:
@@ -179,15 +260,15 @@ class Telemetry:
             "Time in the gateway of queries that a cache answered.",
             LATENCY_BUCKETS_S,
         )
-        stage = histogram(
+        self._stage = histogram(
             "stage_seconds",
             "Where the time of answered queries went; the sums of all stages make the sum of the latency.",
             LATENCY_BUCKETS_S,
             "stage",
         )
-        self._stages = {key: stage.labels(key) for key in STAGES}
-        hits = counter("cache_hits", "Queries that a cache level answered.", "level")
-        self._hits = {"L1": hits.labels("L1")}
+        self._stages = {key: self._stage.labels(key) for key in STAGES}
+        self._hit = counter("cache_hits", "Queries that a cache level answered.", "level")
+        self._hits = {"L1": self._hit.labels("L1")}
         self._misses = counter("cache_misses", "Queries that no cache level could answer.")
         self._batch_size = histogram("inference_batch_size", "Queries in a model run.", BATCH_BUCKETS)
         self._inference = histogram(
@@ -209,9 +290,18 @@ class Telemetry:
         GCCollector(registry=self.registry)
 
     def gauge(self, key: str, text: str, read: Callable[[], float], **labels: str) -> None:
-        """Declare a gauge that is read when it is scraped, and costs nothing before."""
-        gauge = Gauge("query_gateway_" + key, text, tuple(labels), registry=self.registry)
+        """Declare a gauge, or one more label value of it; read when it is scraped, and free before."""
+        gauge = self._gauges.get(key)
+        if gauge is None:
+            gauge = Gauge("query_gateway_" + key, text, tuple(labels), registry=self.registry)
+            self._gauges[key] = gauge
         (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def with_l2(self) -> L2Metrics:
+        """Declare the series of the shared cache level, which do not exist without one."""
+        self._stages["l2"] = self._stage.labels("l2")
+        self._hits["L2"] = self._hit.labels("L2")
+        return L2Metrics(self.registry)
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Everything measured, as Prometheus text or OpenMetrics, and its content type."""

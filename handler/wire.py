@@ -69,13 +69,32 @@ class ModelCheck(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class L2Check(msgspec.Struct, frozen=True):
+    """How the shared cache level fares since the start.
+
+    breakers    `open` is not used for the moment
+    latency_ms  of an average round trip, by operation
+    """
+
+    address: str
+    trouble: str | None
+    breakers: dict[str, Literal["closed", "open"]]
+    latency_ms: dict[str, float | None]
+    errors: dict[str, int]
+    rejected_values: dict[str, int]
+    dropped_writes: dict[str, int]
+
+
 class CacheCheck(msgspec.Struct, frozen=True):
+    """The cache's levels. `l2_size` counts every key in the Redis database, whoever's it is."""
+
     l1_enabled: bool
     l1_size: int
     l1_max_size: int
     l2_enabled: bool
     l2_healthy: bool
     l2_size: int | None
+    l2: L2Check | None = None
 
 
 class BatchCheck(msgspec.Struct, frozen=True):

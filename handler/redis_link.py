@@ -1,0 +1,174 @@
+"""Redis as a `Link`: the only module that knows redis-py, imported only with REDIS_URL.
+
+redis-py connects, speaks the protocol and finds a Sentinel's master; it is told
+never to retry, because `L2` has a breaker and its callers have no time.
+"""
+
+import ssl
+from collections.abc import Sequence
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+
+from handler.l2 import LinkError
+from handler.redis_url import Endpoint
+from handler.telemetry import L2Failure
+
+# Connections: one for look-ups, one for writes, one for probes, one to spare.
+CONNECTIONS_MAX = 4
+# When a connection is given up. No query waits for that: `L2` lets its callers go
+# long before. Short enough to notice within a second or two that a host is gone.
+LOST_AFTER_S = 1.0
+
+NOT_A_CACHE = {
+    "cluster": "REDIS_URL leads to a Redis Cluster, which the gateway does not use; "
+    "give it a single Redis or redis+sentinel://",
+    "sentinel": "REDIS_URL leads to a Sentinel, not to a Redis; write it as redis+sentinel://host:port/service",
+}
+
+
+class RedisLink:
+    """One Redis, however it is reached."""
+
+    def __init__(self, redis: Redis, sentinel: Sentinel | None = None) -> None:
+        self.redis = redis
+        self._sentinel = sentinel
+
+    async def greet(self) -> None:
+        try:
+            await self.redis.ping()
+            mode = await self._mode()
+        except (RedisError, OSError) as exc:
+            raise explained(exc) from exc
+        if mode in NOT_A_CACHE:
+            raise LinkError("cluster" if mode == "cluster" else "other", NOT_A_CACHE[mode])
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        try:
+            values = await self.redis.mget(keys)
+        except (RedisError, OSError) as exc:
+            raise explained(exc) from exc
+        return cast("list[bytes | None]", values)  # nothing is decoded unless asked
+
+    async def set_many(self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float) -> list[LinkError | None]:
+        try:
+            async with self.redis.pipeline(transaction=False) as pipeline:
+                for key, value in entries:
+                    pipeline.set(key, value, px=max(1, int(ttl_s * 1000)))
+                replies = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as exc:
+            raise explained(exc) from exc
+        return [explained(reply) if isinstance(reply, Exception) else None for reply in replies]
+
+    async def size(self) -> int | None:
+        try:
+            return int(await self.redis.dbsize())
+        except NoPermissionError:
+            return None
+        except (RedisError, OSError) as exc:
+            raise explained(exc) from exc
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+        if self._sentinel:
+            await self._sentinel.aclose()
+
+    async def _mode(self) -> str:
+        """What the server says it is: standalone, cluster or sentinel; empty when it does not say."""
+        try:
+            told = await self.redis.execute_command("HELLO")  # type: ignore[no-untyped-call]
+        except ResponseError:
+            return ""  # older than Redis 6, or a user who may not ask
+        facts: dict[bytes, Any] = (
+            told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=False))
+        )
+        return str(facts.get(b"mode", b""), "ascii")
+
+
+def open_link(endpoint: Endpoint, *, ca_file: str = "", cert_file: str = "", key_file: str = "") -> RedisLink:
+    """Prepare to speak to Redis; nothing is sent yet.
+
+    Raises `ValueError` when the URL's options or the files cannot be used.
+    """
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": LOST_AFTER_S,
+        "socket_connect_timeout": LOST_AFTER_S,
+        "protocol": 2,  # one round trip less to connect, and nothing here needs 3
+        "driver_info": None,
+    }
+    tls: dict[str, Any] = {}
+    if endpoint.tls:
+        files = {"ssl_ca_certs": ca_file, "ssl_certfile": cert_file, "ssl_keyfile": key_file}
+        tls = {name: path for name, path in files.items() if path}
+    try:
+        if endpoint.nodes:
+            return _through_sentinel(endpoint, options, tls)
+        redis = Redis.from_url(endpoint.url, max_connections=CONNECTIONS_MAX, **options, **tls)
+        # Made and thrown away: it refuses options that it does not know, and files that it cannot read.
+        connection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        if endpoint.tls:
+            connection.ssl_context.get()
+    except (TypeError, ValueError, OSError, RedisError) as exc:
+        raise ValueError(str(exc)) from None
+    return RedisLink(redis)
+
+
+def _through_sentinel(endpoint: Endpoint, options: dict[str, Any], tls: dict[str, Any]) -> RedisLink:
+    if endpoint.tls:
+        tls = {"ssl": True, **tls}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        endpoint.nodes, sentinel_kwargs={**options, **tls}, **options, **tls
+    )
+    redis: Redis = sentinel.master_for(
+        endpoint.service,
+        max_connections=CONNECTIONS_MAX,
+        db=endpoint.db,
+        username=endpoint.username,
+        password=endpoint.password,
+    )
+    return RedisLink(redis, sentinel)
+
+
+def explained(exc: Exception) -> LinkError:
+    """Sort an error of redis-py into our closed set of kinds."""
+    return LinkError(kind_of(exc), str(exc)[:200])
+
+
+def kind_of(exc: BaseException) -> L2Failure:
+    for kind, types in KINDS:
+        if isinstance(exc, types):
+            return kind
+    if "max number of clients" in str(exc):
+        return "clients"
+    if isinstance(exc, ConnectionError):
+        # redis-py wraps what the socket raised; a bad certificate hides in there.
+        cause = exc.__cause__ or exc.__context__
+        return "tls" if isinstance(cause, ssl.SSLError) else "connection"
+    return "other"
+
+
+KINDS: tuple[tuple[L2Failure, tuple[type[BaseException], ...]], ...] = (
+    ("timeout", (TimeoutError,)),
+    ("auth", (AuthenticationError, AuthorizationError, NoPermissionError)),
+    ("loading", (BusyLoadingError,)),
+    ("readonly", (ReadOnlyError,)),
+    ("memory", (OutOfMemoryError,)),
+    ("cluster", (MovedError,)),
+)
