@@ -1,4 +1,4 @@
-"""`query-gateway`: serve, check, classify and version, from one command line.
+"""`query-gateway`: serve, check, classify, cache and version, from one command line.
 
 What a command needs is imported when it runs, so that none pays for another.
 """
@@ -32,9 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "serve":
         from handler.server import serve
 
-        return serve(settings)
+        try:
+            return serve(settings)
+        except SettingsError as exc:
+            print(f"query-gateway: {exc}", file=sys.stderr)
+            return UNUSABLE
     if arguments.command == "check":
         return _check(settings)
+    if arguments.command == "cache":
+        return _cache(settings, arguments)
     return _classify(settings, arguments.text, as_json=arguments.json)
 
 
@@ -91,6 +97,36 @@ def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int
     return 0
 
 
+def _cache(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Show or remove what stands in Redis. Needs the model's manifest, not the model."""
+    from handler.model import ModelError, read_manifest
+
+    if not settings.redis_url:
+        print("query-gateway: REDIS_URL is not set: there is no shared cache", file=sys.stderr)
+        return UNUSABLE
+    from handler import upkeep
+
+    try:
+        everything = arguments.action == "flush" and arguments.all_models
+        version = None if everything else read_manifest(settings.model_folder).version
+        if arguments.action == "stats":
+            found = upkeep.stats(settings)
+            for model, count in found.entries.items():
+                print(f"model {model}: {count} entries{' (this model)' if model == version else ''}")
+            print(f"all models: {sum(found.entries.values())} entries")
+            print(f"keys in the database, whoever's they are: {found.keys}")
+            bound = f"{found.memory_max_bytes} bytes" if found.memory_max_bytes else "none"
+            print(f"memory: {found.memory_bytes} bytes, bound: {bound}, evicted keys: {found.evicted}")
+        else:
+            count = upkeep.flush(settings, version, dry_run=arguments.dry_run)
+            of = f"model {version}" if version else "all models"
+            print(f"{'would remove' if arguments.dry_run else 'removed'} {count} entries of {of}")
+    except (ModelError, upkeep.UpkeepError) as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
 def _lines(texts: Sequence[str]) -> Iterable[str]:
     """Texts as given; `-` stands for standard input and `@file` for a file, a query a line."""
     for text in texts:
@@ -132,5 +168,11 @@ def _parser() -> argparse.ArgumentParser:
         "text", nargs="+", help="a query; - for standard input, @FILE for a file, a query a line"
     )
     classify.add_argument("--json", action="store_true", help="print the answers as the server would")
+    cache = command("cache", "Show or remove what stands in Redis.")
+    actions = cache.add_subparsers(dest="action", required=True)
+    actions.add_parser("stats", help="count entries by model")
+    flush = actions.add_parser("flush", help="remove this model's entries; other keys stay")
+    flush.add_argument("--all-models", action="store_true", help="remove every model's entries")
+    flush.add_argument("--dry-run", action="store_true", help="only say how many")
     command("version", "Print the version.")
     return parser

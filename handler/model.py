@@ -78,6 +78,11 @@ class Manifest(msgspec.Struct, frozen=True):
         )
         return hashlib.sha256(msgspec.json.encode(facts)).digest()
 
+    @property
+    def version(self) -> str:
+        """The digest's beginning, for people, logs and the names of Redis entries."""
+        return self.digest.hex()[:12]
+
 
 class Run(msgspec.Struct, frozen=True):
     """One scored batch and where its time went, in seconds."""
@@ -93,7 +98,7 @@ class Router:
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer, session: ort.InferenceSession) -> None:
         self.manifest = manifest
         self.digest = manifest.digest
-        self.version = manifest.digest.hex()[:12]
+        self.version = manifest.version
         self._tokenizer = tokenizer
         self._session = session
 
