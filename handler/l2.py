@@ -34,6 +34,7 @@ HEARTBEAT_S = 1.0
 DOUBT_S = 0.1
 # Tries of a probe, the quickest of which counts: this process may itself be the slow one.
 PROBE_TRIES = 3
+CANCEL_AGAIN_S = 0.05
 # What is still to be written when the process ends gets this long.
 CLOSE_S = 0.5
 
@@ -150,12 +151,19 @@ class L2:
 
     async def run(self) -> None:
         """Look up, write and probe until cancelled; then write what is left and hang up."""
+        rounds = (self._read_rounds(), self._write_rounds(), self._probe_rounds())
+        tasks = {asyncio.create_task(each) for each in rounds}
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read_rounds())
-                tasks.create_task(self._write_rounds())
-                tasks.create_task(self._probe_rounds())
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a bug of ours; the owner ends the process
         finally:
+            # More than once: `asyncio.wait_for` of Python 3.11, on which redis-py sends,
+            # forgets a cancellation that comes together with its result.
+            while tasks := {task for task in tasks if not task.done()}:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
             self._release(self._waiting)
             await self._close()
 
@@ -228,16 +236,18 @@ class L2:
         if not (self.reads.closed and self.writes.closed):
             self.metrics.dropped("unavailable", len(batch))
             return
-        refused = await self._set(batch)
+        expires_at = self._now() + self._ttl_s
+        entries = [(key, write(key, scores, expires_at)) for key, scores in batch]
+        try:
+            refused = await self._send(entries, self._ttl_s)
+        except asyncio.CancelledError:
+            self._buffer.extendleft(reversed(batch))  # `_close` writes them, perhaps again
+            raise
         if refused:
             self.metrics.dropped("failed", refused)
 
-    async def _set(self, batch: Sequence[tuple[bytes, Scores]]) -> int:
-        """Write entries. Returns how many were not."""
-        expires_at = self._now() + self._ttl_s
-        return await self._send([(key, write(key, scores, expires_at)) for key, scores in batch], self._ttl_s)
-
     async def _send(self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float) -> int:
+        """Write entries. Returns how many were not."""
         started = time.perf_counter()
         try:
             refusals = [refusal for refusal in await self._link.set_many(entries, ttl_s) if refusal]
@@ -325,6 +335,7 @@ class L2:
                 error_type="RedisConnectionFailure",
                 error=None if isinstance(exc, LinkError) else exc,
                 kind=kind,
+                address=self.address,
                 message=trouble,
             )
         self.trouble = trouble
@@ -335,4 +346,4 @@ class L2:
         breaker.succeeded()
         if self.reads.closed and self.writes.closed:
             self.trouble = None
-            self._log.info("l2_up", size=self.size)
+            self._log.info("l2_up", address=self.address, size=self.size)

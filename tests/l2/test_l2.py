@@ -1,0 +1,464 @@
+"""How `L2` behaves: on a fake link in virtual time, and the same on a real Redis where time does not matter."""
+
+import asyncio
+import io
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from handler.decision import Scores
+from handler.entries import PROBE, key
+from handler.l2 import KEYS_MAX, L2, WRITES_MAX, Link, LinkError
+from handler.redis_link import open_link
+from handler.redis_url import read
+from handler.telemetry import Log, Telemetry
+from tests.l2 import virtual_time
+from tests.l2.links import FakeLink
+from tests.l2.redis_servers import RedisServer
+
+BUDGET_S = 0.02
+SCORES = Scores.of([0.25, 0.75])
+
+
+def name(i: int) -> bytes:
+    return key("0123456789ab", i.to_bytes(16, "big"))
+
+
+def scores(i: int) -> Scores:
+    return Scores.of([i / 1024, 1 - i / 1024])
+
+
+class Rig:
+    """An `L2` that runs, its link, and what it has logged."""
+
+    def __init__(self, link: Link, *, timeout_s: float = BUDGET_S, ttl_s: float = 3600.0) -> None:
+        self.log = io.StringIO()
+        log = Log(self.log)
+        self.metrics = Telemetry(log).with_l2()
+        self.l2 = L2(
+            link, address="redis://test", timeout_s=timeout_s, ttl_s=ttl_s, metrics=self.metrics, log=log
+        )
+
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.log.getvalue().splitlines()]
+
+
+@asynccontextmanager
+async def running(link: Link, **settings: float) -> AsyncIterator[Rig]:
+    rig = Rig(link, **settings)
+    task = asyncio.create_task(rig.l2.run())
+    try:
+        await eventually(lambda: rig.l2.healthy)
+        yield rig
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def virtually(story: Callable[[FakeLink], Coroutine[Any, Any, None]]) -> None:
+    virtual_time.run(story(FakeLink()))
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    """Poll, bounded, in whatever time the loop keeps."""
+    for _ in range(10_000):
+        if true():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came true")
+
+
+async def written(rig: Rig, entry: bytes) -> None:
+    """Wait until this can be looked up, and with it all that was put before."""
+    for _ in range(10_000):
+        if await rig.l2.get(entry, 2) is not None:
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it was never written")
+
+
+# The same on the fake and on the real thing.
+
+
+@pytest.fixture(params=["fake", "real"])
+async def link(request: pytest.FixtureRequest) -> AsyncIterator[Link]:
+    if request.param == "fake":
+        yield FakeLink()
+    else:
+        server: RedisServer = request.getfixturevalue("start_redis")()
+        yield open_link(read(server.url))
+
+
+async def test_what_was_put_is_got(link: Link) -> None:
+    async with running(link, timeout_s=5) as rig:
+        rig.l2.put(name(1), SCORES)
+        await written(rig, name(1))
+
+        found = await rig.l2.get(name(1), 2)
+
+    assert found is not None
+    assert found.scores == SCORES
+    assert 3500 < found.lasts_s <= 3600
+
+
+async def test_what_was_never_put_is_not_got(link: Link) -> None:
+    async with running(link, timeout_s=5) as rig:
+        assert await rig.l2.get(name(1), 2) is None
+
+
+async def test_many_look_ups_at_once_get_each_their_own(link: Link) -> None:
+    async with running(link, timeout_s=5) as rig:
+        for i in range(600):
+            rig.l2.put(name(i), scores(i))
+        await written(rig, name(599))
+
+        found = await asyncio.gather(*(rig.l2.get(name(i), 2) for i in range(600)))
+
+    assert [one and one.scores for one in found] == [scores(i) for i in range(600)]
+
+
+async def test_a_caller_who_leaves_never_hands_its_answer_to_another(link: Link) -> None:
+    """A redis-py command that is cancelled may leave its answer on the connection."""
+    dice = random.Random(7)
+    async with running(link, timeout_s=5) as rig:
+        for i in range(200):
+            rig.l2.put(name(i), scores(i))
+        await written(rig, name(199))
+        wrong = stayed = left = 0
+
+        for _ in range(60):
+            asked = [dice.randrange(200) for _ in range(20)]
+            calls = [asyncio.create_task(rig.l2.get(name(i), 2)) for i in asked]
+            for _turn in range(dice.randrange(6)):
+                await asyncio.sleep(0)
+            for call in dice.sample(calls, 10):
+                left += call.cancel()
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            for i, answer in zip(asked, answers, strict=True):
+                if not isinstance(answer, BaseException):
+                    stayed += 1
+                    wrong += answer is None or answer.scores != scores(i)
+
+    assert wrong == 0
+    assert left > 0
+    assert stayed >= 600
+    assert rig.metrics.rejected_values()["corrupt"] == 0
+
+
+async def test_what_is_still_to_be_written_is_written_at_the_end(link: Link) -> None:
+    async with running(link, timeout_s=5) as rig:
+        rig.l2.put(name(1), SCORES)
+
+    assert rig.metrics.dropped_writes() == {"full": 0, "unavailable": 0, "failed": 0}
+    assert rig.metrics.mean_ms()["set"] is not None
+
+
+# On the fake alone: failures and budgets, in virtual time.
+
+
+def test_look_ups_of_one_moment_share_a_round_trip() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.trips.clear()
+            await asyncio.gather(*(rig.l2.get(name(i), 2) for i in range(50)))
+            assert link.trips == [("get", [name(i) for i in range(50)])]
+
+    virtually(story)
+
+
+def test_look_ups_that_come_while_one_is_under_way_share_the_next() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.trips.clear()
+            link.hold = asyncio.Event()
+            first = asyncio.create_task(rig.l2.get(name(0), 2))
+            await asyncio.sleep(0.001)
+            rest = [asyncio.create_task(rig.l2.get(name(i), 2)) for i in range(1, 40)]
+            await asyncio.sleep(0.001)
+            link.hold.set()
+            await asyncio.gather(first, *rest)
+            assert [len(keys) for _, keys in link.trips] == [1, 39]
+
+    virtually(story)
+
+
+def test_no_round_trip_carries_more_keys_than_its_bound() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.trips.clear()
+            await asyncio.gather(*(rig.l2.get(name(i), 2) for i in range(KEYS_MAX + 1)))
+            assert [len(keys) for _, keys in link.trips] == [KEYS_MAX, 1]
+
+    virtually(story)
+
+
+def test_a_look_up_costs_its_budget_at_most() -> None:
+    async def story(link: FakeLink) -> None:
+        loop = asyncio.get_running_loop()
+        async with running(link) as rig:
+            link.hold = asyncio.Event()
+            asked_at = loop.time()
+            assert await rig.l2.get(name(0), 2) is None
+            assert loop.time() - asked_at == pytest.approx(BUDGET_S)
+            link.hold.set()
+
+    virtually(story)
+
+
+def test_who_waits_behind_a_late_round_trip_is_let_go_with_it() -> None:
+    async def story(link: FakeLink) -> None:
+        loop = asyncio.get_running_loop()
+        async with running(link) as rig:
+            link.hold = asyncio.Event()
+            first = asyncio.create_task(rig.l2.get(name(0), 2))
+            await asyncio.sleep(0.015)
+            asked_at = loop.time()
+            assert await rig.l2.get(name(1), 2) is None
+            assert loop.time() - asked_at == pytest.approx(0.005)
+            await first
+            link.hold.set()
+
+    virtually(story)
+
+
+def test_while_a_round_trip_is_late_no_query_waits_at_all() -> None:
+    async def story(link: FakeLink) -> None:
+        loop = asyncio.get_running_loop()
+        async with running(link) as rig:
+            link.hold = asyncio.Event()
+            await rig.l2.get(name(0), 2)
+            asked_at = loop.time()
+            assert await rig.l2.get(name(1), 2) is None
+            assert loop.time() == asked_at
+            link.hold.set()
+
+    virtually(story)
+
+
+def test_one_late_answer_does_not_end_the_use_of_redis() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            rig.l2.put(name(0), SCORES)
+            await asyncio.sleep(0.1)
+            link.hold = asyncio.Event()
+            await rig.l2.get(name(0), 2)
+            link.hold.set()
+            await asyncio.sleep(0.001)
+            assert await rig.l2.get(name(0), 2) is not None
+            assert rig.l2.healthy
+
+    virtually(story)
+
+
+def test_while_the_breaker_is_open_nothing_is_asked_for_queries() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.reads_fail = LinkError("connection", "refused")
+            for i in range(3):
+                await rig.l2.get(name(i), 2)
+            assert not rig.l2.healthy
+            link.trips.clear()
+            for i in range(100):
+                assert await rig.l2.get(name(i), 2) is None
+            assert link.trips == []
+
+    virtually(story)
+
+
+def test_a_loss_is_noticed_without_a_single_query() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.reads_fail = LinkError("connection", "refused")
+            await asyncio.sleep(1.5)
+            assert not rig.l2.healthy
+            assert rig.l2.size is None
+
+    virtually(story)
+
+
+def test_it_is_used_again_within_two_seconds_of_its_return() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.reads_fail = LinkError("connection", "refused")
+            await asyncio.sleep(3600)
+            link.reads_fail = None
+            await asyncio.sleep(2.01)
+            assert rig.l2.healthy
+
+    virtually(story)
+
+
+def test_an_hour_without_redis_is_two_lines_of_log() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.reads_fail = LinkError("connection", "refused")
+            await asyncio.sleep(3600)
+            link.reads_fail = None
+            await asyncio.sleep(2.01)
+            assert rig.events() == ["l2_up", "l2_down", "l2_up"]
+
+    virtually(story)
+
+
+def test_a_redis_that_refuses_writes_still_serves_hits() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            rig.l2.put(name(0), SCORES)
+            await asyncio.sleep(0.1)
+            link.refuse = LinkError("memory", "OOM")
+            for i in range(1, 10):
+                rig.l2.put(name(i), SCORES)
+                await asyncio.sleep(0.05)
+            assert not rig.l2.healthy
+            assert rig.l2.trouble == "writes: OOM"
+            assert await rig.l2.get(name(0), 2) is not None
+
+    virtually(story)
+
+
+def test_refused_writes_start_again_by_themselves() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.refuse = LinkError("readonly", "READONLY")
+            for i in range(9):
+                rig.l2.put(name(i), SCORES)
+                await asyncio.sleep(0.05)
+            link.refuse = None
+            await asyncio.sleep(2.1)
+            assert rig.l2.healthy
+            assert PROBE in link.entries
+
+    virtually(story)
+
+
+def test_every_write_that_does_not_happen_is_counted() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.writes_fail = LinkError("timeout", "late")
+            for i in range(100):
+                rig.l2.put(name(i), SCORES)
+                await asyncio.sleep(0.02)
+            assert sum(rig.metrics.dropped_writes().values()) == 100
+
+    virtually(story)
+
+
+def test_a_full_buffer_drops_what_comes_and_counts_it() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            for i in range(WRITES_MAX + 5):
+                rig.l2.put(name(i), SCORES)
+            assert rig.metrics.dropped_writes()["full"] == 5
+
+    virtually(story)
+
+
+def test_writes_of_a_moment_share_round_trips() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.trips.clear()
+            for i in range(100):
+                rig.l2.put(name(i), SCORES)
+            await asyncio.sleep(0.1)
+            assert [(what, len(keys)) for what, keys in link.trips] == [("set", 100)]
+
+    virtually(story)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(b"rubbish", "corrupt"), (b"", "corrupt"), (b"2 of tomorrow", "version")]
+)
+def test_a_foreign_value_is_a_counted_miss(value: bytes, reason: str) -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.entries[name(0)] = value
+            assert await rig.l2.get(name(0), 2) is None
+            assert rig.metrics.rejected_values()[reason] == 1
+
+    virtually(story)
+
+
+def test_a_bug_in_the_link_is_a_miss_and_not_the_end() -> None:
+    class Broken(FakeLink):
+        bug = False
+
+        async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+            if self.bug:
+                raise RuntimeError("nobody thought of this")
+            return await super().get_many(keys)
+
+    async def story() -> None:
+        link = Broken()
+        async with running(link) as rig:
+            link.bug = True
+            assert await rig.l2.get(name(0), 2) is None
+            await asyncio.sleep(5)
+            assert rig.metrics.errors()["other"] > 1
+            assert rig.l2.trouble == "look-ups: RuntimeError"
+
+    virtual_time.run(story())
+
+
+def test_no_query_pays_for_the_first_connection() -> None:
+    async def story() -> None:
+        rig = Rig(FakeLink())
+        assert await rig.l2.get(name(0), 2) is None
+
+    virtual_time.run(story())
+
+
+def test_a_link_that_swallows_a_cancellation_does_not_keep_the_process_alive() -> None:
+    """As redis-py may, through `asyncio.wait_for` of Python 3.11."""
+
+    class Deaf(FakeLink):
+        deaf = True
+
+        async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                if not self.deaf:
+                    raise
+                self.deaf = False
+            return [None] * len(keys)
+
+    async def story() -> None:
+        link = Deaf()
+        task = asyncio.create_task(Rig(link).l2.run())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done
+        assert not link.deaf
+        assert link.closed
+
+    virtual_time.run(story())
+
+
+def test_a_write_that_the_end_interrupts_is_written_nevertheless() -> None:
+    class Slow(FakeLink):
+        async def set_many(self, entries: Any, ttl_s: float) -> list[LinkError | None]:
+            await asyncio.sleep(0.1)
+            return await super().set_many(entries, ttl_s)
+
+    async def story() -> None:
+        link = Slow()
+        async with running(link) as rig:
+            rig.l2.put(name(0), SCORES)
+            await asyncio.sleep(0.05)
+        assert name(0) in link.entries
+
+    virtual_time.run(story())
+
+
+def test_the_link_is_closed_at_the_end() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link):
+            pass
+        assert link.closed
+
+    virtually(story)
