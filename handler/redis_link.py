@@ -4,6 +4,7 @@ redis-py connects, speaks the protocol and finds a Sentinel's master; it is told
 never to retry, because `L2` has a breaker and its callers have no time.
 """
 
+import os
 import ssl
 from collections.abc import Sequence
 from typing import Any, cast
@@ -148,6 +149,10 @@ def _through_sentinel(endpoint: Endpoint, options: dict[str, Any], tls: dict[str
 
 def explained(exc: Exception) -> LinkError:
     """Sort an error of redis-py into our closed set of kinds."""
+    cause = exc.__cause__ or exc.__context__
+    number = cause.errno if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) else None
+    if number is not None and number > 0:
+        return LinkError(kind_of(exc), os.strerror(number))  # redis-py's own words depend on the event loop
     return LinkError(kind_of(exc), str(exc)[:200])
 
 

@@ -78,20 +78,21 @@ def flush(settings: Settings, version: str | None, *, dry_run: bool) -> int:
 
 
 async def _with_link(settings: Settings, job: Callable[[RedisLink], Awaitable[T]]) -> T:
+    endpoint = read(settings.redis_url)
     try:
         link = open_link(
-            read(settings.redis_url),
+            endpoint,
             ca_file=settings.redis_ca_file,
             cert_file=settings.redis_cert_file,
             key_file=settings.redis_key_file,
         )
     except ValueError as exc:
-        raise UpkeepError(str(exc)) from None
+        raise UpkeepError(f"REDIS_URL, REDIS_*_FILE: {exc}") from None
     try:
         await link.greet()
         return await job(link)
     except (LinkError, RedisError, OSError) as exc:
-        raise UpkeepError(str(exc)) from None
+        raise UpkeepError(f"{endpoint.shown}: {exc}") from None
     finally:
         await link.close()
 

@@ -1,0 +1,207 @@
+"""Every way to reach a Redis, against real ones, and the ones that must be refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from handler.cli import UNUSABLE, main
+from handler.l2 import LinkError
+from handler.redis_link import RedisLink, open_link
+from handler.redis_url import read
+from tests.l2.redis_servers import RedisServer, certificates, free_port, unavailable, until
+
+StartRedis = Callable[..., RedisServer]
+
+# What an ACL user needs, as docs/cache.md gives it.
+ACL = "on >hunter2 ~qg:* -@all +ping +hello +mget +set +dbsize +select"
+
+
+async def works(url: str, **files: str) -> bool:
+    """Greet, write and read."""
+    link = open_link(read(url), **files)
+    try:
+        await link.greet()
+        refused = await link.set_many([(b"qg:1:a", b"x"), (b"qg:1:b", b"y")], ttl_s=60)
+        values = await link.get_many([b"qg:1:b", b"qg:1:none", b"qg:1:a"])
+    finally:
+        await link.close()
+    return refused == [None, None] and values == [b"y", None, b"x"]
+
+
+async def refusal(url: str, **files: str) -> LinkError:
+    """How greeting fails."""
+    link = open_link(read(url), **files)
+    try:
+        with pytest.raises(LinkError) as caught:
+            await link.greet()
+    finally:
+        await link.close()
+    return caught.value
+
+
+async def test_a_plain_redis_works(start_redis: StartRedis) -> None:
+    assert await works(start_redis().url)
+
+
+async def test_a_unix_socket_works(start_redis: StartRedis, tmp_path: Path) -> None:
+    socket = tmp_path / "s"
+    start_redis("--unixsocket", str(socket))
+
+    assert await works(f"unix://{socket}?db=3")
+
+
+async def test_a_password_works(start_redis: StartRedis) -> None:
+    redis = start_redis("--requirepass", "hunter2", running=False)
+    redis.password = "hunter2"
+    redis.start()
+
+    assert await works(f"redis://:hunter2@127.0.0.1:{redis.port}/1")
+
+
+async def test_an_acl_user_with_the_documented_rights_works(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    redis.admin.execute_command("ACL", "SETUSER", "gateway", *ACL.split())  # type: ignore[no-untyped-call]
+
+    assert await works(f"redis://gateway:hunter2@127.0.0.1:{redis.port}/0")
+
+
+async def test_a_user_who_may_not_count_keys_has_no_size(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    rights = ACL.replace(" +dbsize", "").split()
+    redis.admin.execute_command("ACL", "SETUSER", "gateway", *rights)  # type: ignore[no-untyped-call]
+    link = open_link(read(f"redis://gateway:hunter2@127.0.0.1:{redis.port}/0"))
+
+    size = await link.size()
+
+    await link.close()
+    assert size is None
+
+
+async def test_an_entry_lives_as_long_as_it_was_given(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    link = open_link(read(redis.url))
+
+    await link.set_many([(b"qg:1:a", b"x")], ttl_s=90)
+
+    await link.close()
+    left_ms = redis.admin.pttl("qg:1:a")
+    assert 80_000 < left_ms <= 90_000
+
+
+async def test_a_sentinel_leads_to_its_master(start_redis: StartRedis) -> None:
+    redis = start_redis("--requirepass", "hunter2", running=False)
+    redis.password = "hunter2"
+    redis.start()
+    sentinel = start_redis(
+        f"sentinel monitor main 127.0.0.1 {redis.port} 1", "sentinel auth-pass main hunter2", sentinel=True
+    )
+    until(lambda: sentinel.master("main")["flags"] == "master", "the sentinel's knowing")
+
+    assert await works(f"redis+sentinel://:hunter2@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/2")
+
+
+async def test_an_unknown_service_is_told(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    sentinel = start_redis(f"sentinel monitor main 127.0.0.1 {redis.port} 1", sentinel=True)
+
+    error = await refusal(f"redis+sentinel://127.0.0.1:{sentinel.port}/nobody")
+
+    assert error.kind == "connection"
+    assert "No master found for 'nobody'" in str(error)
+
+
+async def test_a_cluster_is_refused_in_plain_words(start_redis: StartRedis) -> None:
+    redis = start_redis("--cluster-enabled", "yes")
+
+    error = await refusal(redis.url)
+
+    assert error.kind == "cluster"
+    assert "REDIS_URL leads to a Redis Cluster" in str(error)
+
+
+async def test_a_sentinel_taken_for_a_redis_is_refused_in_plain_words(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    sentinel = start_redis(f"sentinel monitor main 127.0.0.1 {redis.port} 1", sentinel=True)
+
+    error = await refusal(sentinel.url)
+
+    assert "write it as redis+sentinel://" in str(error)
+
+
+@pytest.fixture
+def tls(start_redis: StartRedis, tmp_path: Path) -> tuple[str, dict[str, Path]]:
+    """A Redis that demands TLS and a client's certificate; its URL, and the files."""
+    made = certificates(tmp_path, "ours")
+    redis = start_redis(running=False)
+    port = free_port()
+    # fmt: off
+    options = [
+        "--tls-port", str(port), "--tls-cert-file", str(made["cert"]), "--tls-key-file", str(made["key"]),
+        "--tls-ca-cert-file", str(made["ca"]), "--tls-auth-clients", "yes",
+    ]
+    # fmt: on
+    redis.start(*options, wait=False)
+    try:
+        until(redis.answers, "a Redis with TLS", within_s=3)
+    except AssertionError:
+        unavailable("this redis-server is built without TLS")
+    return f"rediss://127.0.0.1:{port}/0", made
+
+
+async def test_tls_with_a_client_certificate_works(tls: tuple[str, dict[str, Path]]) -> None:
+    url, made = tls
+
+    assert await works(url, ca_file=str(made["ca"]), cert_file=str(made["cert"]), key_file=str(made["key"]))
+
+
+async def test_tls_without_the_client_certificate_that_is_asked_for_fails(
+    tls: tuple[str, dict[str, Path]],
+) -> None:
+    url, made = tls
+
+    error = await refusal(url, ca_file=str(made["ca"]))
+
+    assert error.kind in ("tls", "connection")  # TLS 1.3 tells it as late as on the first read
+
+
+async def test_tls_of_an_unknown_authority_is_told_as_such(tls: tuple[str, dict[str, Path]]) -> None:
+    url, _ = tls
+
+    error = await refusal(url)
+
+    assert error.kind == "tls"
+    assert "certificate verify failed" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "files"),
+    [
+        ("redis://localhost/0?no_such_option=1", {}),
+        ("rediss://localhost/0", {"ca_file": "no/such/file.pem"}),
+        ("rediss://localhost/0", {"cert_file": "no/such/file.pem"}),
+        ("redis://:hunter2@localhost/0?socket_timeout=soon", {}),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(url: str, files: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        open_link(read(url), **files)
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_options_of_the_url_win_over_ours() -> None:
+    link: RedisLink = open_link(read("redis://localhost/0?socket_timeout=0.25"))
+
+    assert link.redis.connection_pool.connection_kwargs["socket_timeout"] == 0.25
+
+
+def test_settings_that_do_not_fit_together_stop_the_start(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(model))
+    monkeypatch.setenv("REDIS_URL", "rediss://localhost/0")
+    monkeypatch.setenv("REDIS_CA_FILE", "no/such/file.pem")
+
+    assert main(["serve"]) == UNUSABLE
+    assert "REDIS_" in capsys.readouterr().err
