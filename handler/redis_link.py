@@ -6,7 +6,7 @@ never to retry, because `L2` has a breaker and its callers have no time.
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -36,6 +36,8 @@ CONNECTIONS_MAX = 4
 # When a connection is given up. No query waits for that: `L2` lets its callers go
 # long before. Short enough to notice within a second or two that a host is gone.
 LOST_AFTER_S = 1.0
+# Keys per SCAN step: well under a millisecond of Redis's time.
+STEP = 500
 
 NOT_A_CACHE = {
     "cluster": "REDIS_URL leads to a Redis Cluster, which the gateway does not use; "
@@ -82,6 +84,28 @@ class RedisLink:
             return int(await self.redis.dbsize())
         except NoPermissionError:
             return None
+        except (RedisError, OSError) as exc:
+            raise explained(exc) from exc
+
+    async def keys(self, pattern: str) -> AsyncIterator[bytes]:
+        """Keys that match, in SCAN's small steps; it may show one twice, and misses none that stays."""
+        try:
+            async for key in self.redis.scan_iter(match=pattern, count=STEP):
+                yield key
+        except (RedisError, OSError) as exc:
+            raise explained(exc) from exc
+
+    async def remove(self, keys: Sequence[bytes]) -> int:
+        """Remove keys; how many there were. UNLINK frees their memory aside, so nobody waits for it."""
+        try:
+            return int(await self.redis.unlink(*keys))
+        except (RedisError, OSError) as exc:
+            raise explained(exc) from exc
+
+    async def facts(self) -> dict[str, Any]:
+        """What INFO tells of the server."""
+        try:
+            return await self.redis.info()
         except (RedisError, OSError) as exc:
             raise explained(exc) from exc
 

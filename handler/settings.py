@@ -19,6 +19,9 @@ Size = Annotated[int, Meta(ge=0)]
 Millis = Annotated[float, Meta(ge=0, le=60_000)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
+# May hold a password, and is therefore never repeated.
+SECRET = ("redis_url",)
+
 
 class SettingsError(Exception):
     """A value that cannot be read. The message names the setting and what it accepts."""
@@ -128,14 +131,13 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         try:
             seen.encode()  # bytes outside UTF-8 arrive as lone surrogates: no text, host or path to log
             values[field] = msgspec.convert(_cased(field, seen), hints[field], strict=False)
-        except (msgspec.ValidationError, UnicodeEncodeError) as exc:
-            raise SettingsError(
-                f"{field.upper()}={seen!r} cannot be read: {accepted(field)} ({exc})"
-            ) from None
-    try:
-        redis_urls.read(values.get("redis_url") or "redis://")
-    except ValueError as exc:  # never shown: it may hold a password
-        raise SettingsError(f"REDIS_URL cannot be read: {exc}") from None
+            if field in SECRET:
+                redis_urls.read(seen)
+        except ValueError as exc:  # msgspec's and the encoder's are of this kind too
+            why = f"{accepted(field)} ({exc})"
+            if field in SECRET:  # not even the reason: an encoder's quotes its input
+                seen, why = "…", redis_urls.ACCEPTED if isinstance(exc, UnicodeError) else str(exc)
+            raise SettingsError(f"{field.upper()}={seen!r} cannot be read: {why}") from None
     return Settings(**values)
 
 

@@ -18,11 +18,11 @@ REQUIREMENTS = ROOT / "requirements"
 # imports from floors below its own, never from one above; on its own floor only what
 # `BESIDE` allows. `errors.py` may be read by all, `cli.py` by none.
 FLOORS: dict[str, tuple[str, ...]] = {
-    "facts": ("errors", "decision", "query", "machine", "settings"),
-    "stages": ("cache", "telemetry", "model", "batching", "shelf"),
+    "facts": ("errors", "decision", "query", "machine", "breaker", "entries", "redis_url", "settings"),
+    "stages": ("cache", "telemetry", "model", "batching", "shelf", "l2", "redis_link"),
     "story": ("gateway",),
     "edge": ("wire", "headers", "health", "schema", "app"),
-    "process": ("server", "cli", "__main__"),
+    "process": ("server", "upkeep", "cli", "__main__"),
 }
 # What a module takes from its own floor, and why it may.
 BESIDE: dict[tuple[str, str], str] = {
@@ -30,6 +30,9 @@ BESIDE: dict[tuple[str, str], str] = {
     ("batching", "telemetry"): "the verbs that it calls",
     ("shelf", "model"): "what it holds, and why it may not have it",
     ("shelf", "telemetry"): "the log that it writes to",
+    ("l2", "telemetry"): "the verbs that it calls",
+    ("redis_link", "l2"): "what it must be, and how it fails",
+    ("redis_link", "telemetry"): "the kinds of failure that are counted",
     ("health", "wire"): "the structs of its reports",
     ("schema", "wire"): "the structs that it documents",
     ("app", "wire"): "decode and encode",
@@ -37,6 +40,7 @@ BESIDE: dict[tuple[str, str], str] = {
     ("app", "health"): "the probes that it answers with",
     ("app", "schema"): "the document that it serves",
     ("cli", "server"): "serve is one of its commands",
+    ("cli", "upkeep"): "cache is one of its commands",
     ("__main__", "cli"): "the same command by another name",
 }
 # Stages and facts know nothing of HTTP; `wire` is read by whoever writes to the outside.
@@ -48,6 +52,7 @@ ONLY_IN: dict[str, str] = {
     "onnxruntime": "model",
     "tokenizers": "model",
     "cachetools": "cache",
+    "redis": "redis_link",
 }
 NEVER = {
     "torch",

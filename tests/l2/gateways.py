@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import string
 import subprocess
 import sys
 import time
@@ -16,7 +15,8 @@ from typing import Any, Self
 
 import msgspec
 
-from tests.l2.redis_servers import free_port, until
+from tests.l2.tiny_model import texts
+from tests.served import eventually, free_port
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class GatewayProcess:
                 [sys.executable, "-m", "handler", "serve"], env=environment, stdout=log, stderr=log
             )
         try:
-            until(self._ready, "the gateway's readiness")
+            eventually(self._ready, "the gateway's readiness")
         except BaseException:
             self.stop()
             raise
@@ -173,15 +173,6 @@ def stage_ms(server_timing: str, stage: str) -> float:
         if name == stage:
             return float(duration)
     return 0.0
-
-
-def texts(count: int, seed: int) -> list[str]:
-    """Queries that the tiny model tells apart: a few words of random letters."""
-    dice = random.Random(seed)
-    return [
-        " ".join("".join(dice.choices(string.ascii_lowercase, k=dice.randint(2, 7))) for _ in range(4))
-        for _ in range(count)
-    ]
 
 
 class Traffic:

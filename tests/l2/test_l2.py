@@ -16,7 +16,7 @@ from handler.l2 import KEYS_MAX, L2, WRITES_MAX, Link, LinkError
 from handler.redis_link import open_link
 from handler.redis_url import read
 from handler.telemetry import Log, Telemetry
-from tests.l2 import virtual_time
+from tests import virtual
 from tests.l2.links import FakeLink
 from tests.l2.redis_servers import RedisServer
 
@@ -52,7 +52,7 @@ async def running(link: Link, **settings: float) -> AsyncIterator[Rig]:
     rig = Rig(link, **settings)
     task = asyncio.create_task(rig.l2.run())
     try:
-        await eventually(lambda: rig.l2.healthy)
+        await before_long(lambda: rig.l2.healthy)
         yield rig
     finally:
         task.cancel()
@@ -60,10 +60,10 @@ async def running(link: Link, **settings: float) -> AsyncIterator[Rig]:
 
 
 def virtually(story: Callable[[FakeLink], Coroutine[Any, Any, None]]) -> None:
-    virtual_time.run(story(FakeLink()))
+    virtual.run(story(FakeLink()))
 
 
-async def eventually(true: Callable[[], bool]) -> None:
+async def before_long(true: Callable[[], bool]) -> None:
     """Poll, bounded, in whatever time the loop keeps."""
     for _ in range(10_000):
         if true():
@@ -400,7 +400,7 @@ def test_a_bug_in_the_link_is_a_miss_and_not_the_end() -> None:
             assert rig.metrics.errors()["other"] > 1
             assert rig.l2.trouble == "look-ups: RuntimeError"
 
-    virtual_time.run(story())
+    virtual.run(story())
 
 
 def test_no_query_pays_for_the_first_connection() -> None:
@@ -408,7 +408,7 @@ def test_no_query_pays_for_the_first_connection() -> None:
         rig = Rig(FakeLink())
         assert await rig.l2.get(name(0), 2) is None
 
-    virtual_time.run(story())
+    virtual.run(story())
 
 
 def test_a_link_that_swallows_a_cancellation_does_not_keep_the_process_alive() -> None:
@@ -436,7 +436,7 @@ def test_a_link_that_swallows_a_cancellation_does_not_keep_the_process_alive() -
         assert not link.deaf
         assert link.closed
 
-    virtual_time.run(story())
+    virtual.run(story())
 
 
 def test_a_write_that_the_end_interrupts_is_written_nevertheless() -> None:
@@ -452,7 +452,7 @@ def test_a_write_that_the_end_interrupts_is_written_nevertheless() -> None:
             await asyncio.sleep(0.05)
         assert name(0) in link.entries
 
-    virtual_time.run(story())
+    virtual.run(story())
 
 
 def test_the_link_is_closed_at_the_end() -> None:

@@ -19,8 +19,9 @@ import msgspec
 import pytest
 
 from tests.l2.gateways import Client, GatewayProcess, Reply, Traffic
-from tests.l2.redis_servers import RedisServer, certificates, free_port, unavailable, until
+from tests.l2.redis_servers import RedisServer, certificates, unavailable
 from tests.l2.slow_proxy import SlowProxy
+from tests.served import eventually, free_port
 
 QUERIES_PER_S = 100.0
 BUDGET_MS = 20.0
@@ -232,14 +233,14 @@ async def allow_connections(world: World) -> None:
 async def with_a_sentinel(world: World) -> None:
     world.plain()
     replica = world.start_redis("--replicaof", "127.0.0.1", str(world.redis.port))
-    until(lambda: replica.facts("replication")["master_link_status"] == "up", "replication")
+    eventually(lambda: replica.facts("replication")["master_link_status"] == "up", "replication")
     sentinel = world.start_redis(
         f"sentinel monitor main 127.0.0.1 {world.redis.port} 1",
         "sentinel down-after-milliseconds main 500",
         "sentinel failover-timeout main 2000",
         sentinel=True,
     )
-    until(lambda: sentinel.master("main")["num-slaves"] == 1, "the sentinel's knowing")
+    eventually(lambda: sentinel.master("main")["num-slaves"] == 1, "the sentinel's knowing")
     world.url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/0"
 
 
@@ -262,7 +263,7 @@ def start_tls(world: World, whose: str) -> None:
     )
     # fmt: on
     try:
-        until(world.redis.answers, "a Redis with TLS", within_s=3)
+        eventually(world.redis.answers, "a Redis with TLS", within_s=3)
     except AssertionError:
         log = (world.redis.folder / "log").read_text()
         if "Bad directive" in log or "tls" in log.lower():

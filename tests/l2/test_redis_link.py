@@ -9,7 +9,8 @@ from handler.cli import UNUSABLE, main
 from handler.l2 import LinkError
 from handler.redis_link import RedisLink, open_link
 from handler.redis_url import read
-from tests.l2.redis_servers import RedisServer, certificates, free_port, unavailable, until
+from tests.l2.redis_servers import RedisServer, certificates, unavailable
+from tests.served import eventually, free_port
 
 StartRedis = Callable[..., RedisServer]
 
@@ -96,7 +97,7 @@ async def test_a_sentinel_leads_to_its_master(start_redis: StartRedis) -> None:
     sentinel = start_redis(
         f"sentinel monitor main 127.0.0.1 {redis.port} 1", "sentinel auth-pass main hunter2", sentinel=True
     )
-    until(lambda: sentinel.master("main")["flags"] == "master", "the sentinel's knowing")
+    eventually(lambda: sentinel.master("main")["flags"] == "master", "the sentinel's knowing")
 
     assert await works(f"redis+sentinel://:hunter2@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/2")
 
@@ -112,7 +113,10 @@ async def test_an_unknown_service_is_told(start_redis: StartRedis) -> None:
 
 
 async def test_a_cluster_is_refused_in_plain_words(start_redis: StartRedis) -> None:
-    redis = start_redis("--cluster-enabled", "yes")
+    redis = start_redis("--cluster-enabled", "yes", running=False)
+    while redis.port > 55_000:  # its nodes would talk to one another 10,000 higher
+        redis = start_redis("--cluster-enabled", "yes", running=False)
+    redis.start()
 
     error = await refusal(redis.url)
 
@@ -143,7 +147,7 @@ def tls(start_redis: StartRedis, tmp_path: Path) -> tuple[str, dict[str, Path]]:
     # fmt: on
     redis.start(*options, wait=False)
     try:
-        until(redis.answers, "a Redis with TLS", within_s=3)
+        eventually(redis.answers, "a Redis with TLS", within_s=3)
     except AssertionError:
         unavailable("this redis-server is built without TLS")
     return f"rediss://127.0.0.1:{port}/0", made
@@ -200,6 +204,7 @@ def test_settings_that_do_not_fit_together_stop_the_start(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODEL_PATH", str(model))
+    monkeypatch.setenv("PORT", str(free_port()))
     monkeypatch.setenv("REDIS_URL", "rediss://localhost/0")
     monkeypatch.setenv("REDIS_CA_FILE", "no/such/file.pem")
 

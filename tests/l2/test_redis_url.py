@@ -48,10 +48,11 @@ def test_a_sentinel_url_names_sentinels_service_database_and_credentials() -> No
         "redis+sentinel://:hunter2@one:26379/main/zero",
         "redis+sentinel://:hunter2@one:x/main",
         "redis+sentinel:///main",
+        "redis://:hunter2\udcff@redis",
     ],
 )
 def test_an_unreadable_url_stops_the_start_without_showing_it(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"^REDIS_URL cannot be read: ") as caught:
+    with pytest.raises(SettingsError, match=r"^REDIS_URL='…' cannot be read: ") as caught:
         from_env({"REDIS_URL": url})
 
     assert "hunter2" not in str(caught.value)

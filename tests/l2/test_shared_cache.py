@@ -19,8 +19,10 @@ from handler.query import key, normalise
 from handler.server import Process
 from handler.settings import from_env
 from handler.telemetry import Log
-from tests.l2.gateways import Client, GatewayProcess, texts
-from tests.l2.redis_servers import RedisServer, free_port, until
+from tests.l2.gateways import Client, GatewayProcess
+from tests.l2.redis_servers import RedisServer
+from tests.l2.tiny_model import texts
+from tests.served import eventually, free_port
 
 
 class Inside:
@@ -51,12 +53,12 @@ class Inside:
         l2 = self.gateway.l2
         assert l2 is not None
         before = self.metric("l2_operation_seconds_count", operation="set")
-        await eventually(
+        await before_long(
             lambda: self.metric("l2_operation_seconds_count", operation="set") > before and not l2._buffer
         )
 
 
-async def eventually(true: Callable[[], bool]) -> None:
+async def before_long(true: Callable[[], bool]) -> None:
     """Poll, bounded: the Redis is real."""
     for _ in range(5000):
         if true():
@@ -75,7 +77,7 @@ async def gateway(model: Path, *, lanes: bool = True, **values: str | int | floa
     if lanes:
         tasks.append(asyncio.create_task(inside.process.batcher.run_lane()))
     try:
-        await eventually(lambda: l2 is None or l2.healthy)
+        await before_long(lambda: l2 is None or l2.healthy)
         yield inside
     finally:
         for task in tasks:
@@ -140,7 +142,7 @@ async def test_hits_are_served_while_misses_are_shed(model: Path, redis_url: str
         await asyncio.gather(other.ask("known"), other.written())
     async with gateway(model, lanes=False, REDIS_URL=redis_url, QUEUE_MAX=1, CACHE_L1_SIZE=0) as full:
         waiting = asyncio.create_task(full.ask("first in the queue", timeout_s=60))
-        await eventually(lambda: len(full.process.batcher.plan) == 1)
+        await before_long(lambda: len(full.process.batcher.plan) == 1)
 
         with pytest.raises(Overloaded):
             await full.ask("unknown")
@@ -246,7 +248,7 @@ def test_without_a_redis_url_nothing_is_degraded(start_gateway: Callable[..., Ga
 def test_with_redis_away_the_deep_report_is_degraded(start_gateway: Callable[..., GatewayProcess]) -> None:
     gateway = start_gateway(REDIS_URL=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
 
-    until(lambda: "refused" in str(gateway.cache()["l2"]["trouble"]), "the trouble's report")
+    eventually(lambda: "refused" in str(gateway.cache()["l2"]["trouble"]), "the trouble's report")
     report = gateway.deep()
     assert report["status"] == "degraded"
     assert report["checks"]["cache"]["l2_enabled"] is True
@@ -261,7 +263,7 @@ def test_with_redis_away_the_gateway_is_ready(start_gateway: Callable[..., Gatew
 
 def test_a_password_is_neither_reported_nor_logged(start_gateway: Callable[..., GatewayProcess]) -> None:
     gateway = start_gateway(REDIS_URL=f"redis://ann:hunter2@127.0.0.1:{free_port()}/0")
-    until(lambda: "l2_down" in gateway.log.read_text(), "the log line")
+    eventually(lambda: "l2_down" in gateway.log.read_text(), "the log line")
 
     told = gateway.log.read_text() + gateway.get("/health/deep").decode() + gateway.get("/metrics").decode()
 
@@ -275,7 +277,9 @@ def test_the_size_that_is_reported_is_that_of_the_database(
     redis.admin.mset({f"other:{i}": "x" for i in range(7)})
     gateway = start_gateway(REDIS_URL=redis.url)
 
-    until(lambda: gateway.cache()["l2_size"] == 7, "the size")  # 8 for the second that a probe's key lives
+    eventually(
+        lambda: gateway.cache()["l2_size"] == 7, "the size"
+    )  # 8 for the second that a probe's key lives
     assert gateway.metric("cache_size", level="L2") == 7
 
 
@@ -284,10 +288,10 @@ async def test_an_answer_says_that_it_came_from_redis(
 ) -> None:
     redis = start_redis()
     gateway = start_gateway(REDIS_URL=redis.url, CACHE_L2_TIMEOUT_MS=5000)
-    until(gateway.healthy, "health")
+    eventually(gateway.healthy, "health")
     async with Client(gateway) as client:
         first = await client.ask("where from")
-        until(redis.entries, "the write")
+        eventually(redis.entries, "the write")
 
         again = await client.ask("where from")
 
@@ -300,7 +304,7 @@ def test_the_end_of_the_process_waits_for_no_dead_redis(
 ) -> None:
     redis = start_redis()
     gateway = start_gateway(REDIS_URL=redis.url)
-    until(gateway.healthy, "health")
+    eventually(gateway.healthy, "health")
     redis.freeze()
 
     code = gateway.stop()
