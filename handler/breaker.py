@@ -3,14 +3,14 @@
 Plain logic: every method is told the time. Knows nothing of Redis.
 """
 
-from collections import deque
-
 
 class Breaker:
     """Closed: ask. Open: do not, until a rest is over; then one probe decides.
 
-    failures_max  failures within `window_s` seconds that open it. A window, not a
-                  row: a server that answers two of three in time is still a slow one
+    failures_max  failures that open it, when no successes make up for them. Not in
+                  a row: who answers one of two is no better than who answers none
+    forgiven_by   successes that make up for one failure. Ten: a server that is late
+                  once in a thousand is left alone, one that is late once in five not
     rest_s        first rest, in seconds; each failed probe doubles it, up to
                   `rest_max_s`, which is also how late a recovery may be noticed
     """
@@ -19,18 +19,19 @@ class Breaker:
         self,
         *,
         failures_max: int = 3,
-        window_s: float = 10.0,
+        forgiven_by: int = 10,
         rest_s: float = 0.25,
         rest_max_s: float = 2.0,
         closed: bool = True,
     ) -> None:
         self.closed = closed
         self.rests_until = 0.0
-        self._window_s = window_s
+        self._full = failures_max * forgiven_by
+        self._weight = forgiven_by
+        self._level = 0
         self._rest_first_s = rest_s
         self._rest_s = rest_s
         self._rest_max_s = rest_max_s
-        self._failures: deque[float] = deque(maxlen=failures_max)
 
     def failed(self, now: float) -> None:
         """Note a failure. While open only a probe's counts: what was under way before is old news."""
@@ -38,19 +39,18 @@ class Breaker:
             if now >= self.rests_until:
                 self._rest(now)
             return
-        self._failures.append(now)
-        full = len(self._failures) == self._failures.maxlen
-        if full and now - self._failures[0] <= self._window_s:
+        self._level += self._weight
+        if self._level >= self._full:
             self.closed = False
             self._rest_s = self._rest_first_s
             self._rest(now)
 
     def succeeded(self) -> None:
         """Note a success; while open, the probe's, which closes it."""
-        if not self.closed:
-            self.closed = True
-            self._failures.clear()
-            self._rest_s = self._rest_first_s
+        if self.closed:
+            self._level = max(0, self._level - 1)
+        else:
+            self.closed, self._level = True, 0
 
     def due(self, now: float) -> bool:
         """Whether it is open, and time for a probe."""

@@ -195,6 +195,8 @@ class L2:
                 self._failed(self.reads, exc)
         else:
             self.metrics.operation("get", time.perf_counter() - started)
+            if not self._late:
+                self._succeeded(self.reads)
         finally:
             timer.cancel()
             self._round, self._late = None, False
@@ -341,9 +343,8 @@ class L2:
         self.trouble = trouble
 
     def _succeeded(self, breaker: Breaker) -> None:
-        if breaker.closed:
-            return
+        was_closed = breaker.closed
         breaker.succeeded()
-        if self.reads.closed and self.writes.closed:
+        if not was_closed and self.reads.closed and self.writes.closed:
             self.trouble = None
             self._log.info("l2_up", address=self.address, size=self.size)
