@@ -90,7 +90,7 @@ class Process:
 
     def _open_l2(self) -> L2:
         """Prepare the shared cache level. Raises `SettingsError`; that Redis is away is no error."""
-        from handler import redis_link, redis_url  # a quarter of a second that only Redis is worth
+        from handler import redis_link, redis_url  # tens of milliseconds that only Redis is worth
 
         settings, gauge = self.settings, self.telemetry.gauge
         endpoint = redis_url.read(settings.redis_url)

@@ -63,8 +63,12 @@ class Settings(msgspec.Struct, frozen=True):
     redis_key_file: Annotated[str, _doc("Key of REDIS_CERT_FILE.")] = ""
     cache_l2_ttl_sec: Annotated[Seconds, _doc("Life of an entry in Redis.")] = 3600
     cache_l2_timeout_ms: Annotated[
-        Annotated[float, Meta(gt=0)],
-        _doc("The most that asking Redis may cost a query; after that it is a miss."),
+        float,
+        Meta(
+            gt=0,
+            le=1000,  # `redis_link.LOST_AFTER_S`: then the connection is given up, whoever waits
+            description="The most that asking Redis may cost a query; after that it is a miss.",
+        ),
     ] = 20
     confidence_threshold: Annotated[
         float, Meta(ge=0, le=1, description="A fast answer less sure than this goes to slow.")

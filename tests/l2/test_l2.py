@@ -254,6 +254,22 @@ def test_one_late_answer_does_not_end_the_use_of_redis() -> None:
     virtually(story)
 
 
+def test_an_answer_that_waits_in_the_socket_when_time_is_up_is_no_late_answer() -> None:
+    """As when the loop itself was held up: answer and time-out come up in the same turn of it."""
+
+    async def story(link: FakeLink) -> None:
+        loop = asyncio.get_running_loop()
+        async with running(link) as rig:
+            rig.l2.put(name(0), SCORES)
+            await asyncio.sleep(0.1)
+            link.hold = asyncio.Event()
+            loop.call_at(loop.time() + BUDGET_S - 1e-10, link.hold.set)
+            assert await rig.l2.get(name(0), 2) is not None
+            assert rig.metrics.errors()["timeout"] == 0
+
+    virtually(story)
+
+
 def test_while_the_breaker_is_open_nothing_is_asked_for_queries() -> None:
     async def story(link: FakeLink) -> None:
         async with running(link) as rig:

@@ -30,7 +30,7 @@ class Inside:
 
     def __init__(self, model: Path, **values: str | int | float) -> None:
         environment = {name: str(value) for name, value in values.items()}
-        environment = {"MODEL_PATH": str(model), "LANES": "1", "CACHE_L2_TIMEOUT_MS": "5000"} | environment
+        environment = {"MODEL_PATH": str(model), "LANES": "1", "CACHE_L2_TIMEOUT_MS": "1000"} | environment
         self.process = Process(from_env(environment), Log(io.StringIO()))
         self.gateway = self.process.gateway
 
@@ -287,7 +287,7 @@ async def test_an_answer_says_that_it_came_from_redis(
     start_gateway: Callable[..., GatewayProcess], start_redis: Callable[..., RedisServer]
 ) -> None:
     redis = start_redis()
-    gateway = start_gateway(REDIS_URL=redis.url, CACHE_L2_TIMEOUT_MS=5000)
+    gateway = start_gateway(REDIS_URL=redis.url, CACHE_L2_TIMEOUT_MS=1000)
     eventually(gateway.healthy, "health")
     async with Client(gateway) as client:
         first = await client.ask("where from")
