@@ -168,7 +168,8 @@ class Gateway:
             )
             return Landed(answered.scores, "miss", stages + spent)
         finally:
-            if self._flights[name].ticket is ticket:
+            flight = self._flights.get(name)
+            if flight is not None and flight.ticket is ticket:  # else a newer one has taken its place
                 del self._flights[name]
 
     async def _board(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handler.batching import Ticket
 from handler.decision import decide
 from handler.errors import DeadlineExceeded, ModelNotReady
 from handler.gateway import Answer, CallerGone, shares
@@ -181,6 +182,20 @@ def test_without_a_model_a_query_is_refused_with_the_reason() -> None:
 
             with pytest.raises(ModelNotReady, match="Model file not found: here"):
                 await ask(house, "q")
+
+    virtual.run(main())
+
+
+def test_a_flight_that_was_dropped_and_replaced_ends_without_touching_its_successor() -> None:
+    async def main() -> None:
+        async with House() as house:
+            gateway = house.gateway
+            ticket = Ticket(query=normalise("q", LIMITS), tokens=4, deadline=0.0)
+
+            with pytest.raises(DeadlineExceeded):
+                await gateway._fly(b"somebody else's by now", ticket, house.router)  # type: ignore[arg-type]
+
+            assert gateway._flights == {}
 
     virtual.run(main())
 
