@@ -8,6 +8,7 @@ while every lane is busy, unless gathering was asked for.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -22,6 +23,15 @@ from handler.query import Normalised
 from handler.telemetry import Telemetry
 
 DropReason = Literal["deadline", "caller_gone"]
+
+# How much of the lanes' own time the measured drain rate looks back on.
+DRAIN_MEMORY_S = 0.5
+# A burst may pass the bound on waiting for as long as `BURST_S`; a flood goes on, and is cut.
+# What counts as one flood: no longer a pause than `CALM_S` between two looks over the bound.
+BURST_S = 0.05
+CALM_S = 0.25
+# Nobody is sent away for longer, whatever the arithmetic says of a lane that hangs.
+RETRY_AFTER_MAX_S = 30
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -63,6 +73,24 @@ class Ticket(msgspec.Struct, eq=False):
             self.done.set_exception(error)
 
 
+class Drain:
+    """How fast the lanes work off queries, in estimated tokens a second."""
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._seconds = 0.0
+
+    def ran(self, tokens: int, lanes_s: float) -> None:
+        """Note a run: its tokens, and its share of the time of all lanes together."""
+        keep = math.exp(-lanes_s / DRAIN_MEMORY_S)
+        self._tokens = self._tokens * keep + tokens
+        self._seconds = self._seconds * keep + lanes_s
+
+    def seconds_for(self, tokens: int) -> float:
+        """How long so much work takes; 0 while nothing was measured."""
+        return tokens * self._seconds / self._tokens if self._tokens else 0.0
+
+
 class Plan:
     """The queue, its bounds, and what the next batch is.
 
@@ -72,18 +100,31 @@ class Plan:
     queue_tokens_max estimated tokens that may wait, so that a thousand pages are
                      not taken for a thousand sentences
     gather_s         how long the oldest may be held back for company; 0 never
+    wait_max_s       how long a newcomer may be expected to wait for its answer, by
+                     the measured drain rate, in anything longer than a burst; 0 no bound
     """
 
     def __init__(
-        self, *, size_max: int, tokens_max: int, queue_max: int, queue_tokens_max: int, gather_s: float = 0.0
+        self,
+        *,
+        size_max: int,
+        tokens_max: int,
+        queue_max: int,
+        queue_tokens_max: int,
+        gather_s: float = 0.0,
+        wait_max_s: float = 0.0,
     ) -> None:
         self.size_max = size_max
         self.tokens_max = tokens_max
         self.queue_max = queue_max
         self.queue_tokens_max = queue_tokens_max
         self.gather_s = gather_s
+        self.wait_max_s = wait_max_s
         self._queue: deque[Ticket] = deque()
         self._tokens = 0
+        self._running = 0
+        self._drain = Drain()
+        self._flood_began = self._flood_seen = -math.inf
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -92,14 +133,49 @@ class Plan:
     def tokens(self) -> int:
         return self._tokens
 
+    @property
+    def expected_s(self) -> float:
+        """How long all that waits or runs will take, by the measured drain rate."""
+        return self._drain.seconds_for(self._tokens + self._running)
+
+    @property
+    def fullness(self) -> float:
+        """How near the queue is to refusing: 1 is full, by the nearest of its bounds."""
+        bounds = [len(self._queue) / self.queue_max, self._tokens / self.queue_tokens_max]
+        if self._queue and self.wait_max_s:
+            bounds.append(self.expected_s / self.wait_max_s)
+        return max(bounds)
+
+    def require_room(self, tokens: int, now: float) -> None:
+        """Raise `Overloaded` when a query of so many tokens would be one too many."""
+        # One query is always let in, however long: otherwise none of its kind ever would be.
+        if self._queue and (
+            len(self._queue) >= self.queue_max
+            or self._tokens + tokens > self.queue_tokens_max
+            or self._flooded(tokens, now)
+        ):
+            after_s = min(max(1, math.ceil(self.expected_s)), RETRY_AFTER_MAX_S)
+            raise Overloaded(
+                "the gateway has more queries waiting than it can answer in time; Retry-After says when "
+                "those will be done",
+                headers=(("retry-after", str(after_s)),),
+            )
+
+    def _flooded(self, tokens: int, now: float) -> bool:
+        """Whether a newcomer would wait too long, and has done so for longer than a burst."""
+        if (
+            not self.wait_max_s
+            or self._drain.seconds_for(self._tokens + self._running + tokens) <= self.wait_max_s
+        ):
+            return False
+        if now - self._flood_seen > CALM_S:
+            self._flood_began = now
+        self._flood_seen = now
+        return now - self._flood_began > BURST_S
+
     def add(self, ticket: Ticket, now: float) -> None:
         """Queue a query. Full: raises `Overloaded`, never blocks."""
-        full = len(self._queue) >= self.queue_max
-        # One query is always let in, however long: otherwise none of its kind ever would be.
-        if full or (self._queue and self._tokens + ticket.tokens > self.queue_tokens_max):
-            raise Overloaded(
-                "the gateway has more queries waiting than it can answer in time; try again shortly"
-            )
+        self.require_room(ticket.tokens, now)
         ticket.arrived = now
         self._queue.append(ticket)
         self._tokens += ticket.tokens
@@ -114,7 +190,10 @@ class Plan:
         return max(now, self._queue[0].arrived + self.gather_s)
 
     def take(self, now: float) -> tuple[list[Ticket], list[tuple[Ticket, DropReason]]]:
-        """Remove the next batch, oldest first, and whatever died before it."""
+        """Remove the next batch, oldest first, and whatever died before it.
+
+        `ran` must be told when the batch is done.
+        """
         batch: list[Ticket] = []
         dropped: list[tuple[Ticket, DropReason]] = []
         longest = 0
@@ -129,9 +208,16 @@ class Plan:
             self._tokens -= ticket.tokens
             if reason is None:
                 batch.append(ticket)
+                self._running += ticket.tokens
             else:
                 dropped.append((ticket, reason))
         return batch, dropped
+
+    def ran(self, batch: list[Ticket], lanes_s: float) -> None:
+        """A batch is done; `lanes_s` is its share of the time of all lanes together."""
+        tokens = sum(ticket.tokens for ticket in batch)
+        self._running -= tokens
+        self._drain.ran(tokens, lanes_s)
 
 
 class Batcher:
@@ -170,7 +256,7 @@ class Batcher:
     async def submit(self, ticket: Ticket) -> Answered:
         """Queue a query and wait for its scores.
 
-        Raises `Overloaded` at once when the queue is full, `DeadlineExceeded` when
+        Raises `Overloaded` at once when there is no room, `DeadlineExceeded` when
         its time was over before a lane took it, or what the model raised on it.
         """
         loop = asyncio.get_running_loop()
@@ -182,6 +268,10 @@ class Batcher:
         except asyncio.CancelledError:
             ticket.wanted = False
             raise
+
+    def require_room(self, tokens: int) -> None:
+        """Raise `Overloaded` when `submit` would, before anything is spent on it."""
+        self.plan.require_room(tokens, asyncio.get_running_loop().time())
 
     def alive(self, now: float) -> bool:
         """Whether every lane runs and none hangs in a model run."""
@@ -213,7 +303,9 @@ class Batcher:
                     self._telemetry.dropped(reason)
                     ticket.fail(DeadlineExceeded("the query's time was over before a lane was free"))
                 if batch:
+                    left = loop.time()
                     await self._run(lane, batch)
+                    self.plan.ran(batch, (loop.time() - left) / self.lanes)
                     just_ran = True
         finally:
             self._running -= 1

@@ -124,14 +124,18 @@ class Gateway:
 
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        flight = self._flights.get(name)
-        if flight is None or not flight.boards:
-            tokens = estimate_tokens(query, router.manifest.limits)
-            ticket = Ticket(query=query, tokens=tokens, deadline=deadline)
-            flight = self._flights[name] = Flight(ticket, self._fly(name, ticket, router))
-        flight.ticket.deadline = max(flight.ticket.deadline, deadline)
         landed: Landed | None = None
         try:
+            flight = self._flights.get(name)
+            if flight is None or not flight.boards:
+                tokens = estimate_tokens(query, router.manifest.limits)
+                if self.l2 is None:
+                    # Before a flight: a refusal must cost less than a hit. Where there is Redis, it
+                    # is asked first, since what it knows needs no room.
+                    self.batcher.require_room(tokens)
+                ticket = Ticket(query=query, tokens=tokens, deadline=deadline)
+                flight = self._flights[name] = Flight(ticket, self._fly(name, ticket, router))
+            flight.ticket.deadline = max(flight.ticket.deadline, deadline)
             landed = await self._board(flight, deadline, caller_left)
         finally:
             # Once per query, joiners and failures too: hit rates are about queries, not flights.

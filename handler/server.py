@@ -70,6 +70,7 @@ class Process:
                 queue_max=settings.queue_max,
                 queue_tokens_max=settings.queue_max_tokens,
                 gather_s=settings.batch_max_wait_ms / 1000 if settings.batch_gather else 0.0,
+                wait_max_s=settings.queue_max_wait_ms / 1000,
             ),
             self.shelf.score,
             lanes=lanes,
@@ -126,6 +127,11 @@ class Process:
         gauge("batch_queue_size", "Queries that wait for a lane.", lambda: len(self.batcher.plan))
         gauge(
             "batch_queue_tokens", "Estimated tokens that wait for a lane.", lambda: self.batcher.plan.tokens
+        )
+        gauge(
+            "batch_queue_fullness",
+            "How near the queue is to refusing: 1 is full, by the nearest of its bounds.",
+            lambda: self.batcher.plan.fullness,
         )
         gauge("model_loaded", "1 when a model is loaded.", lambda: self.shelf.loaded)
         gauge("build_info", "Always 1; the labels say what runs.", lambda: 1, version=__version__)

@@ -90,6 +90,13 @@ class Settings(msgspec.Struct, frozen=True):
     queue_max_tokens: Annotated[
         Count, _doc("Estimated tokens that may wait for a lane; more are told 429.")
     ] = 65_536
+    queue_max_wait_ms: Annotated[
+        Millis,
+        _doc(
+            "Expected time to an answer, by the measured rate, past which a query is told 429 unless it is "
+            "part of a short burst; 0 means no such bound."
+        ),
+    ] = 80
     drain_linger_ms: Annotated[
         float,
         Meta(

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import httpx
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "quantized"
 CLASSIFY = "/v1/query-classify"
+# However slow the machine of a test is, only a test that is about shedding may shed.
+UNHURRIED = {"QUEUE_MAX_WAIT_MS": "0"}
 
 
 def free_port() -> int:
@@ -41,26 +43,56 @@ def eventually(holds: Callable[[], Any], what: str, *, within_s: float = 20.0) -
 class Served:
     """One gateway process on loopback. Use as a context manager."""
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *, wait_for: str = "/health/ready") -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        *,
+        wait_for: str = "/health/ready",
+        fault: str = "",
+        wrapped_in: Sequence[str] = (),
+        cpus: Collection[int] = (),
+    ) -> None:
+        """
+        fault       what `tests.hold.faulty` shall break
+        wrapped_in  a command to start the gateway with, such as `setpriv …`
+        cpus        the CPUs that it may use; none: all
+        """
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         # Nothing of the tester's own environment may turn a knob.
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")}
-        self._environ = {**kept, "MODEL_PATH": str(MODEL), "PORT": str(self.port), **(settings or {})}
+        self._environ = {
+            **kept,
+            "MODEL_PATH": str(MODEL),
+            "PORT": str(self.port),
+            **UNHURRIED,
+            **(settings or {}),
+        }
         self._wait_for = wait_for
+        start = (
+            [sys.executable, "-m", "tests.hold.faulty"]
+            if fault
+            else [sys.executable, "-m", "handler", "serve"]
+        )
+        if fault:
+            self._environ["FAULT"] = fault
+        self._command = [*wrapped_in, *start]
+        self._cpus = cpus
         self._own = threading.local()
         self._clients: list[httpx.Client] = []
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed in __exit__
 
     def __enter__(self) -> "Served":
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "handler", "serve"],
+            self._command,
             cwd=ROOT,
             env=self._environ,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        if self._cpus:
+            os.sched_setaffinity(self.process.pid, self._cpus)
         try:
             eventually(self._answers, f"{self._wait_for} answers 200; log:\n{self.text()}")
         except BaseException:

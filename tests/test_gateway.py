@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from handler.batching import Ticket
 from handler.decision import decide
-from handler.errors import DeadlineExceeded, ModelNotReady
+from handler.errors import DeadlineExceeded, ModelNotReady, Overloaded
 from handler.gateway import Answer, CallerGone, shares
 from handler.query import normalise
 from tests import virtual
@@ -159,6 +159,57 @@ def test_a_caller_who_hangs_up_ends_its_own_wait() -> None:
             with pytest.raises(CallerGone):
                 await house.gateway.classify("q", timeout_s=60.0, caller_left=hangs_up)
             assert asyncio.get_running_loop().time() - started == pytest.approx(1.02)
+
+    virtual.run(main())
+
+
+def test_hits_are_served_while_misses_are_shed() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0, queue_max=1) as house:
+            await ask(house, "known")
+            running = ask(house, "running")
+            await asyncio.sleep(0.1)
+            waiting = ask(house, "waiting")
+            await asyncio.sleep(0)
+
+            with pytest.raises(Overloaded):
+                await ask(house, "one too many")
+            assert (await ask(house, "known")).cache == "l1"
+            await asyncio.gather(running, waiting)
+            assert house.count("cache_misses_total") == 4
+
+    virtual.run(main())
+
+
+def test_a_full_queue_still_lets_a_newcomer_join_a_flight() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0, queue_max=1) as house:
+            running = ask(house, "running")
+            await asyncio.sleep(0.1)
+            waiting = [ask(house, "waiting") for _ in range(3)]
+
+            await asyncio.gather(running, *waiting)
+
+            assert house.router.batches == [["running"], ["waiting"]]
+
+    virtual.run(main())
+
+
+def test_a_refused_query_begins_no_flight() -> None:
+    async def main() -> None:
+        async with House(run_s=1.0, queue_max=1) as house:
+            waiting = [ask(house, "running")]
+            await asyncio.sleep(0.1)
+            waiting.append(ask(house, "waiting"))
+            await asyncio.sleep(0.1)
+            tasks = len(asyncio.all_tasks())
+
+            with pytest.raises(Overloaded):
+                await house.gateway.classify("one too many", timeout_s=1.0)
+
+            assert len(asyncio.all_tasks()) == tasks
+            assert len(house.gateway._flights) == 2
+            await asyncio.gather(*waiting, return_exceptions=True)
 
     virtual.run(main())
 

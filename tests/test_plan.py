@@ -1,10 +1,12 @@
 """`Plan`: what leaves the queue and when. No clock, no loop."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.batching import Plan, Ticket
+from handler.batching import Drain, Plan, Ticket
 from handler.errors import Overloaded
 from handler.query import Normalised
 
@@ -90,6 +92,108 @@ def test_an_empty_queue_takes_a_query_over_its_token_bound() -> None:
     queue.add(ticket("huge", tokens=500), now=0.0)
 
     assert names(queue.take(0.0)[0]) == ["huge"]
+
+
+def test_a_flood_is_cut_where_a_newcomer_would_wait_too_long() -> None:
+    queue = measured(plan(wait_max_s=0.08), queries_per_s=1000)
+
+    accepted = flood(queue, queries_per_s=3000, seconds=0.5, began=0.0)
+
+    # 50 ms of anything at first, then only what keeps the wait at 80 ms.
+    assert accepted < 3000 * 0.05 + 1000 * 0.08 + 10
+    assert len(queue) >= 80
+
+
+def test_a_burst_is_let_in_whole() -> None:
+    queue = measured(plan(wait_max_s=0.08, queue_max=500), queries_per_s=1000)
+
+    assert flood(queue, queries_per_s=10_000, seconds=0.04, began=0.0) == 400
+
+
+def test_a_queue_without_a_measured_rate_is_bounded_by_its_size_alone() -> None:
+    queue = plan(wait_max_s=0.001, queue_max=50)
+
+    assert flood(queue, queries_per_s=1000, seconds=1.0, began=0.0) == 50
+
+
+def test_a_new_burst_is_let_in_once_the_flood_is_over() -> None:
+    queue = measured(plan(wait_max_s=0.08, queue_max=10_000, size_max=10_000), queries_per_s=1000)
+    flood(queue, queries_per_s=3000, seconds=1.0, began=0.0)
+    queue.ran(queue.take(now=1.5)[0], lanes_s=0.25)
+
+    assert flood(queue, queries_per_s=10_000, seconds=0.04, began=1.5) == 400
+
+
+def test_an_empty_queue_takes_a_query_however_slow_the_last_run_was() -> None:
+    queue = plan(wait_max_s=0.08)
+    queue.add(ticket(), now=0.0)
+    queue.ran(queue.take(now=0.0)[0], lanes_s=60.0)
+
+    for now in (100.0, 100.06, 100.12):
+        queue.add(ticket(), now=now)
+        assert len(queue.take(now)[0]) == 1
+
+
+@pytest.mark.parametrize(("waiting", "after_s"), [(2, "1"), (45, "5"), (95, "10"), (9000, "30")])
+def test_a_refusal_says_when_what_waits_will_be_done(waiting: int, after_s: str) -> None:
+    queue = measured(plan(queue_max=waiting, queue_tokens_max=10**9), queries_per_s=10)
+    for _ in range(waiting):
+        queue.add(ticket(), now=0.0)
+
+    with pytest.raises(Overloaded) as refused:
+        queue.add(ticket(), now=0.0)
+
+    assert refused.value.headers == (("retry-after", after_s),)
+
+
+def test_what_runs_counts_towards_the_wait_until_it_is_done() -> None:
+    queue = measured(plan(), queries_per_s=10)
+    queue.add(ticket(), now=0.0)
+    batch, _ = queue.take(now=0.0)
+
+    assert queue.expected_s == pytest.approx(0.1)
+    queue.ran(batch, lanes_s=0.1)
+    assert queue.expected_s == 0
+
+
+def test_fullness_is_that_of_the_nearest_bound() -> None:
+    queue = measured(plan(queue_max=100, queue_tokens_max=2000, wait_max_s=1.0), queries_per_s=100)
+    for _ in range(50):
+        queue.add(ticket(), now=0.0)
+
+    assert queue.fullness == pytest.approx(0.5)
+    queue.wait_max_s = 0.625
+    assert queue.fullness == pytest.approx(0.8)
+    queue.queue_tokens_max = 500
+    assert queue.fullness == pytest.approx(1.0)
+
+
+@given(runs=st.lists(st.tuples(st.integers(1, 2000), st.floats(1e-4, 2.0)), min_size=1, max_size=50))
+def test_the_drain_rate_lies_between_the_slowest_run_and_the_fastest(runs: list[tuple[int, float]]) -> None:
+    drain = Drain()
+    for tokens, lanes_s in runs:
+        drain.ran(tokens, lanes_s)
+
+    each = [lanes_s / tokens for tokens, lanes_s in runs]
+    assert min(each) * 999 < drain.seconds_for(1000) < max(each) * 1001
+
+
+def measured(queue: Plan, *, queries_per_s: float) -> Plan:
+    """A queue that has seen its lanes work at this rate."""
+    for _ in range(20):
+        queue.add(ticket(), now=-100.0)
+        queue.ran(queue.take(now=-100.0)[0], lanes_s=1 / queries_per_s)
+    return queue
+
+
+def flood(queue: Plan, *, queries_per_s: float, seconds: float, began: float) -> int:
+    """Add queries at even distances while nothing is taken. Returns how many were let in."""
+    accepted = 0
+    for i in range(int(queries_per_s * seconds)):
+        with contextlib.suppress(Overloaded):
+            queue.add(ticket(), now=began + i / queries_per_s)
+            accepted += 1
+    return accepted
 
 
 def test_a_query_past_its_deadline_is_dropped_with_that_reason() -> None:

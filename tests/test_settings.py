@@ -28,6 +28,7 @@ NUMBERS = {
     "REQUEST_TIMEOUT_MS": "a number, over 0",
     "QUEUE_MAX": "a whole number, at least 1",
     "QUEUE_MAX_TOKENS": "a whole number, at least 1",
+    "QUEUE_MAX_WAIT_MS": "a number, at least 0",
     "DRAIN_LINGER_MS": "a number, at least 0",
 }
 SWITCHES = ("BATCH_GATHER", "LOG_REQUESTS")

@@ -1,0 +1,50 @@
+"""The gateway with one fault put in, for tests: `FAULT=… python -m tests.hold.faulty`.
+
+gate:FILE   model runs wait until FILE exists
+poison      a run that holds a text with the word `poison` raises
+lane        a lane's own code raises on a text with the word `fatal`
+thread      the lane's thread is told to exit on such a text
+fills       every query leaves a megabyte behind: a leak that a soak must see
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from handler.batching import Batcher, Ticket
+from handler.cli import main
+from handler.model import Run
+from handler.query import Normalised
+from handler.shelf import Shelf
+
+
+def plant(fault: str) -> None:
+    kind, _, argument = fault.partition(":")
+    sound_score, sound_run = Shelf.score, Batcher._run
+    kept: list[bytes] = []
+
+    def score(self: Shelf, queries: list[Normalised]) -> Run:
+        texts = [query.text for query in queries]
+        while kind == "gate" and not Path(argument).exists():
+            time.sleep(0.005)  # on the lane's thread: this is the fault
+        if kind == "poison" and any("poison" in text for text in texts):
+            raise ValueError(f"the runtime choked on {texts}")
+        if kind == "thread" and any("fatal" in text for text in texts):
+            sys.exit()
+        if kind == "fills":
+            kept.extend(bytes(1_000_000) for _ in texts)
+        return sound_score(self, queries)
+
+    async def run(self: Batcher, lane: int, batch: list[Ticket]) -> None:
+        if kind == "lane" and any("fatal" in ticket.query.text for ticket in batch):
+            raise RuntimeError("a bug in the lane")
+        await sound_run(self, lane, batch)
+
+    Shelf.score = score  # type: ignore[method-assign]
+    Batcher._run = run  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    plant(os.environ.get("FAULT", ""))
+    sys.exit(main(["serve"]))

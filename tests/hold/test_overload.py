@@ -1,0 +1,92 @@
+"""Past what it can answer: refusals at once, hits as ever, and nobody lost. A real process each."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hold.flood import Outcome, flood
+from tests.served import Served, eventually
+
+
+@contextlib.contextmanager
+def full_gateway(folder: Path) -> Iterator[tuple[Served, Path]]:
+    """A gateway that knows one query, and whose only lane and queue are taken until the gate opens."""
+    gate = folder / "gate"
+    gate.touch()
+    settings = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "2", "REQUEST_TIMEOUT_MS": "20000"}
+    with (
+        Served(settings, fault=f"gate:{gate}") as served,
+        concurrent.futures.ThreadPoolExecutor(3) as callers,
+    ):
+        assert served.ask("known").status_code == 200
+        gate.unlink()
+        waiting = [callers.submit(served.ask, "the lane takes this one")]
+        eventually(lambda: served.metric("query_gateway_active_requests") == 1, "the lane is taken")
+        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 0, "by the first query")
+        waiting += [callers.submit(served.ask, text) for text in ("this waits", "so does this")]
+        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 2, "the queue is full")
+        yield served, gate
+        gate.touch()
+        assert [caller.result().status_code for caller in waiting] == [200] * 3
+
+
+def test_past_the_queues_bound_a_query_is_told_429_with_a_time_to_come_back(tmp_path: Path) -> None:
+    with full_gateway(tmp_path) as (served, _):
+        refused = served.ask("one too many", **{"x-request-id": "late"})
+
+        assert refused.status_code == 429
+        assert refused.json()["error"]["status"] == "RESOURCE_EXHAUSTED"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.headers["x-request-id"] == "late"
+        name = 'query_gateway_requests_total{code="429",error_type="Overloaded",status="error"}'
+        assert served.metric(name) == 1
+
+
+def test_hits_are_served_while_misses_are_shed(tmp_path: Path) -> None:
+    with full_gateway(tmp_path) as (served, _):
+        for i in range(20):
+            assert served.ask(f"shed {i}").status_code == 429
+            assert served.ask("known").headers["x-cache"] == "l1"
+
+
+def test_a_gateway_that_sheds_is_ready(tmp_path: Path) -> None:
+    with full_gateway(tmp_path) as (served, _):
+        assert served.ask("one too many").status_code == 429
+
+        assert served.client.get("/health/ready").status_code == 200
+        assert served.client.get("/health/deep").json()["status"] == "healthy"
+        assert served.metric("query_gateway_batch_queue_fullness") == 1
+
+
+def test_service_is_ordinary_again_once_the_flood_is_over(tmp_path: Path) -> None:
+    with full_gateway(tmp_path) as (served, gate):
+        assert served.ask("one too many").status_code == 429
+
+        gate.touch()
+
+        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 0, "the queue drains")
+        assert served.ask("one too many").status_code == 200
+
+
+def test_a_flood_of_new_queries_leaves_every_caller_an_answer_or_a_clean_refusal() -> None:
+    settings = {"QUEUE_MAX": "16", "LANES": "1", "QUEUE_MAX_WAIT_MS": "80"}
+    with Served(settings) as served:
+        seen = asyncio.run(flood(served.port, per_s=4000, seconds=1.0, seed="clean"))
+
+        assert seen.codes.keys() <= {200, 429}
+        assert seen.codes[200] > 0
+        assert seen.codes[429] > 0
+        assert seen.lost == 0
+        assert seen.without_retry_after == 0
+        eventually(lambda: served.metric("query_gateway_active_requests") == 0, "nobody is left waiting")
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.99, 1.0])
+def test_percentiles_are_those_of_the_sorted_latencies(fraction: float) -> None:
+    seen = Outcome(latencies_s=[i / 100 for i in range(100, 0, -1)])
+
+    assert seen.percentile_ms(fraction) == pytest.approx(fraction * 1000, abs=10)
