@@ -334,6 +334,9 @@ class Batcher:
         except Exception as exc:
             await self._isolate(lane, batch, exc)
             return
+        except (SystemExit, KeyboardInterrupt) as end:
+            # It would end the event loop as if that had been asked for, with exit code 0.
+            raise RuntimeError("a model run wanted to end the process") from end
         finally:
             self._busy_since.pop(lane, None)
         self.batches += 1

@@ -57,7 +57,7 @@ class Served:
         wrapped_in  a command to start the gateway with, such as `setpriv …`
         cpus        the CPUs that it may use; none: all
         """
-        self.port = free_port()
+        self.port = int((settings or {}).get("PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         # Nothing of the tester's own environment may turn a knob.
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")}

@@ -7,6 +7,7 @@ process, raw sockets, kept alive.
 
 import asyncio
 import itertools
+import json
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -105,7 +106,7 @@ class Caller(asyncio.Protocol):
 
 
 def request(text: str, *, path: str = "/v1/query-classify", extra: str = "") -> bytes:
-    body = '{"text":"%s"}' % text
+    body = json.dumps({"text": text})
     return (
         f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{extra}"
         f"content-length: {len(body)}\r\n\r\n{body}"
