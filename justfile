@@ -43,6 +43,10 @@ evaluate *arguments: (_install "dev")
 capacity *arguments: (_install "serve") (_install "dev")
     {{ python }} scripts/capacity.py "$@"
 
+# Break it on purpose, and write what it did into docs/reliability.md (7 minutes; `just chaos soak`: 10 more)
+chaos *arguments: (_install "dev")
+    {{ python }} -m tests.chaos "$@"
+
 # Make the lock files anew, from requirements/*.in and pyproject.toml
 lock:
     requirements/lock.sh

@@ -252,6 +252,7 @@ class Telemetry:
             "code",
         )
         self._ok = self._requests.labels("success", "", "200")
+        self._failures: dict[tuple[str, int], Counter] = {}
         self._latency = histogram(
             "request_latency_seconds", "Time in the gateway of answered queries.", LATENCY_BUCKETS_S
         )
@@ -343,4 +344,8 @@ class Telemetry:
         self._stages["other"].observe(max(rest_s, 0.0))
 
     def failed(self, error_type: str, code: int) -> None:
-        self._requests.labels("error", error_type, str(code)).inc()
+        counter = self._failures.get((error_type, code))
+        if counter is None:
+            counter = self._requests.labels("error", error_type, str(code))
+            self._failures[error_type, code] = counter
+        counter.inc()

@@ -27,7 +27,7 @@ def plant(fault: str) -> None:
     def score(self: Shelf, queries: list[Normalised]) -> Run:
         texts = [query.text for query in queries]
         while kind == "gate" and not Path(argument).exists():
-            time.sleep(0.005)  # on the lane's thread: this is the fault
+            time.sleep(0.02)  # on the lane's thread: this is the fault
         if kind == "poison" and any("poison" in text for text in texts):
             raise ValueError(f"the runtime choked on {texts}")
         if kind == "thread" and any("fatal" in text for text in texts):

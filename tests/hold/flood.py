@@ -12,6 +12,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 # About 16 tokens each, as short queries are.
 ASKS = (
@@ -49,6 +50,7 @@ class Outcome:
     refusals_s: list[float] = field(default_factory=list)
     behind_s: float = 0.0
     took_s: float = 0.0
+    drained_s: float = 0.0
 
     def percentile_ms(self, fraction: float, of: list[float] | None = None) -> float:
         ordered = sorted(self.latencies_s if of is None else of)
@@ -58,6 +60,12 @@ class Outcome:
     def goodput(self) -> float:
         """Answers a second."""
         return self.codes[200] / self.took_s if self.took_s else 0.0
+
+    @property
+    def others(self) -> str:
+        """What was neither an answer nor a refusal; empty where there was nothing else."""
+        odd = [f"{number} × {code}" for code, number in sorted(self.codes.items()) if code not in (200, 429)]
+        return ", ".join(odd + [f"{self.lost} lost"] * bool(self.lost))
 
     def note(self, head: bytes, waited_s: float) -> None:
         code = int(head[9:12])
@@ -80,8 +88,7 @@ class Caller(asyncio.Protocol):
         self._wanted = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._seen += data
@@ -198,6 +205,7 @@ async def flood(
     seen.took_s = loop.time() - began
     while under_way:
         await asyncio.wait(set(under_way))
+    seen.drained_s = loop.time() - began - seen.took_s
     if callers is None:
         pool.close()
     return seen

@@ -1,0 +1,162 @@
+"""What all scenarios share: a gateway on a CPU of its own, and what it costs."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import statistics
+import threading
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import psutil
+import uvloop
+
+from scripts.capacity import drive
+from tests.hold.flood import Callers, request
+from tests.served import Served
+
+T = TypeVar("T")
+CONNECTIONS = 32
+
+
+class Cpus(NamedTuple):
+    """Who runs where. On one CPU the driver shares the gateway's, and the figures are its too."""
+
+    gateway: Collection[int]
+    driver: Collection[int]
+
+
+def cpus() -> Cpus:
+    usable = sorted(os.sched_getaffinity(0))
+    return Cpus(usable[:1], usable[-1:]) if len(usable) > 1 else Cpus((), usable)
+
+
+@contextlib.contextmanager
+def gateway(
+    settings: Mapping[str, str] | None = None,
+    *,
+    fault: str = "",
+    wrapped_in: Sequence[str] = (),
+    alone: bool = True,
+) -> Iterator["Watched"]:
+    """A gateway on a CPU of its own (unless not `alone`), with the driver on another."""
+    split = cpus()
+    open_files_max()
+    before = os.sched_getaffinity(0)
+    with Served(
+        {"QUEUE_MAX_WAIT_MS": "", **(settings or {})},
+        fault=fault,
+        wrapped_in=wrapped_in,
+        cpus=split.gateway if alone else (),
+    ) as served:
+        if alone:
+            os.sched_setaffinity(0, split.driver)
+        try:
+            yield Watched(served)
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+class Watched:
+    """A gateway and what its process uses."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.port = served.port
+        self.told_at = 0.0  # when it was told to end
+        parent = psutil.Process(served.process.pid)
+        # Behind `unshare` or the like, the gateway is the child.
+        self.process = (parent.children(recursive=True) or [parent])[-1]
+
+    @property
+    def cpu_s(self) -> float:
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    @property
+    def memory_mb(self) -> float:
+        return float(self.process.memory_info().rss) / 1e6
+
+    @contextlib.contextmanager
+    def sampled_memory(self) -> Iterator[list[float]]:
+        """Resident megabytes twice a second, for as long as the block lasts."""
+        samples, over = [self.memory_mb], threading.Event()
+
+        def sample() -> None:
+            while not over.wait(0.5):
+                samples.append(self.memory_mb)
+
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        try:
+            yield samples
+        finally:
+            over.set()
+            sampler.join()
+
+    @property
+    def threads(self) -> int:
+        return int(self.process.num_threads())
+
+    @property
+    def files(self) -> int:
+        return int(self.process.num_fds())
+
+
+class Rate(NamedTuple):
+    per_s: float
+    cpu_us: float  # of the gateway, per query
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def capacity(watched: Watched, *, seconds: float = 3.0, rounds: int = 3, seed: int = 0) -> Rate:
+    """Unique queries a second from a closed loop: the median of a few rounds."""
+    rates, costs = [], []
+    run(drive("127.0.0.1", watched.port, CONNECTIONS, 1.0, seed=seed * 1000))  # warm
+    for turn in range(rounds):
+        before = watched.cpu_s
+        _, by_status = run(
+            drive("127.0.0.1", watched.port, CONNECTIONS, seconds, seed=seed * 1000 + turn + 1)
+        )
+        if set(by_status) != {200}:
+            raise SystemExit(f"chaos: a closed loop below every bound was answered {by_status}")
+        rates.append(by_status[200] / seconds)
+        costs.append((watched.cpu_s - before) / by_status[200] * 1e6)
+    return Rate(statistics.median(rates), statistics.median(costs))
+
+
+def repeated(watched: Watched, text: str, *, code: int, seconds: float = 3.0) -> Rate:
+    """One query again and again from a closed loop, always answered with `code`."""
+
+    async def callers() -> int:
+        pool = Callers(watched.port)
+        end = asyncio.get_running_loop().time() + seconds
+
+        async def one() -> int:
+            count = 0
+            while asyncio.get_running_loop().time() < end:
+                head = await pool.ask(request(text))
+                if int(head[9:12]) != code:
+                    raise SystemExit(f"chaos: expected {code}, got {head[9:12]!r}")
+                count += 1
+            return count
+
+        counts = await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+        pool.close()
+        return sum(counts)
+
+    before = watched.cpu_s
+    count = run(callers())
+    return Rate(count / seconds, (watched.cpu_s - before) / count * 1e6)
+
+
+def open_files_max() -> int:
+    """As many open files as we are allowed; a gateway that we start inherits it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
