@@ -20,19 +20,32 @@ from handler.errors import (
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    Unauthenticated,
     ValidationError,
     from_bug,
 )
 from handler.gateway import Answer, CallerGone, Gateway
 from handler.health import Health
+from handler.keys import Keyring
 from handler.settings import Settings
 
 CLASSIFY = "/v1/query-classify"
 JSON = (b"content-type", b"application/json")
 
 
-def build(gateway: Gateway, health: Health, settings: Settings) -> Litestar:
-    """Wire the routes to one gateway."""
+def build(
+    gateway: Gateway,
+    health: Health,
+    settings: Settings,
+    *,
+    callers: Keyring | None = None,
+    operators: Keyring | None = None,
+) -> Litestar:
+    """Wire the routes to one gateway.
+
+    callers    whose keys open `/v1/*`; None: no key is asked for
+    operators  whose keys open the metrics and the deep report
+    """
     telemetry = gateway.telemetry
     timeout_s = settings.request_timeout_ms / 1000
 
@@ -43,6 +56,7 @@ def build(gateway: Gateway, health: Health, settings: Settings) -> Litestar:
         asked = headers.read(scope["headers"])
         telemetry.active += 1
         try:
+            _admit(callers, asked)
             if scope["method"] != "POST":  # type: ignore[typeddict-item]
                 raise MethodNotAllowed(f"{CLASSIFY} is asked with POST", headers=(("allow", "POST"),))
             headers.require_json(asked)
@@ -80,11 +94,13 @@ def build(gateway: Gateway, health: Health, settings: Settings) -> Litestar:
         return _probe(health.ready())
 
     @get("/health/deep")
-    async def deep() -> ASGIResponse:
+    async def deep(request: Request[Any, Any, Any]) -> ASGIResponse:
+        _admit(operators, headers.read(request.scope["headers"]))
         return _json(200, wire.encode(health.deep()))
 
     @get("/metrics")
     async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
+        _admit(operators, headers.read(request.scope["headers"]))
         body, content_type = telemetry.scrape(request.headers.get("accept", ""))
         return ASGIResponse(body=body, headers={"content-type": content_type})
 
@@ -142,7 +158,7 @@ def build(gateway: Gateway, health: Health, settings: Settings) -> Litestar:
         )
 
     return Litestar(
-        [classify, live, ready, deep, metrics, schema],
+        [classify, live, ready, deep, metrics, *([schema] if settings.schema_enabled else [])],
         openapi_config=None,  # `handler.schema` documents every answer, errors included
         exception_handlers={HTTPException: on_error, Exception: on_error},
         logging_config=None,
@@ -164,6 +180,14 @@ def with_closing(app: Any, closing: Callable[[], bool]) -> Any:
         await app(scope, receive, closing_send)
 
     return wrapped
+
+
+def _admit(ring: Keyring | None, asked: headers.Asked) -> None:
+    if ring is not None and not ring.admits(asked.key):
+        raise Unauthenticated(
+            "a known key is needed, as authorization: Bearer … or as x-api-key",
+            headers=(("www-authenticate", 'Bearer realm="query-gateway"'),),
+        )
 
 
 async def _body(receive: Receive, declared: int | None, bytes_max: int) -> bytes:

@@ -22,6 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "version":
         print(f"query-gateway {__version__}")
         return 0
+    if arguments.command == "key":
+        from handler import keys
+
+        key = keys.make()
+        print(f"key, for the caller: {key}\ndigest, for the gateway: {keys.digest(key.encode()).hex()}")
+        return 0
     try:
         settings = from_env(os.environ)
     except SettingsError as exc:
@@ -48,13 +54,18 @@ def _check(settings: Settings) -> int:
     """Verify settings and model without serving: what a deployment runs first."""
     from handler.decision import UnknownTask
     from handler.model import ModelError, describe
-    from handler.server import load_router
+    from handler.server import load_router, open_keyring
     from handler.shelf import policy_of
     from handler.wire import encode
 
     try:
+        open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
+        open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
         router = load_router(settings)
         policy = policy_of(router, settings.fast_tasks)
+    except SettingsError as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return UNUSABLE
     except ModelError as exc:
         print(f"query-gateway: the model cannot be served: {exc}", file=sys.stderr)
         return FAILED
@@ -174,5 +185,6 @@ def _parser() -> argparse.ArgumentParser:
     flush = actions.add_parser("flush", help="remove this model's entries; other keys stay")
     flush.add_argument("--all-models", action="store_true", help="remove every model's entries")
     flush.add_argument("--dry-run", action="store_true", help="only say how many")
+    command("key", "Make a key for a caller, and the digest that the gateway knows it by.")
     command("version", "Print the version.")
     return parser

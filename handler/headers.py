@@ -36,6 +36,7 @@ class Asked(msgspec.Struct, frozen=True):
     content_encoding: bytes
     content_length: int | None
     timeout_ms: bytes
+    key: bytes
 
 
 def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
@@ -51,6 +52,8 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
             b"content-encoding",
             b"content-length",
             b"x-request-timeout-ms",
+            b"authorization",
+            b"x-api-key",
         )
     }
     length = found.get(b"content-length", b"")
@@ -60,7 +63,14 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
         content_encoding=found.get(b"content-encoding", b""),
         content_length=int(length) if length.isdigit() and len(length) <= LENGTH_DIGITS_MAX else None,
         timeout_ms=found.get(b"x-request-timeout-ms", b""),
+        key=_key(found.get(b"authorization", b""), found.get(b"x-api-key", b"")),
     )
+
+
+def _key(authorization: bytes, plain: bytes) -> bytes:
+    """The caller's key: from `Authorization: Bearer …`, else from `x-api-key`; empty where there is none."""
+    scheme, _, key = authorization.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else plain.strip()
 
 
 def request_id(given: bytes, traceparent: bytes) -> str:

@@ -28,8 +28,10 @@ ANSWER: Headers = {
     "server-timing": ("Milliseconds per stage.", {"type": "string"}),
 }
 # What a classify request can meet, and which of its answers carry a header of their own.
+CHALLENGE: Headers = {"www-authenticate": ("How to send a key.", {"type": "string"})}
 FAILURES: dict[int, Headers] = {
     400: {},
+    401: CHALLENGE,
     405: {"allow": ("What the path is asked with.", {"type": "string"})},
     413: {},
     415: {},
@@ -38,6 +40,10 @@ FAILURES: dict[int, Headers] = {
     503: {"retry-after": ("Seconds after which to try again.", {"type": "string"})},
     504: {},
 }
+
+
+# The empty one first: keys are asked for only where an operator wants them.
+SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}]
 
 
 @cache
@@ -65,7 +71,8 @@ def document() -> bytes:
                     "get": {
                         "operationId": "deep",
                         "summary": "Everything an on-call engineer asks first.",
-                        "responses": {"200": _response("The report.", "DeepReport", {})},
+                        "security": SECURITY,
+                        "responses": {"200": _response("The report.", "DeepReport", {}), "401": _unknown()},
                     }
                 },
                 "/metrics": {
@@ -74,7 +81,9 @@ def document() -> bytes:
                         "summary": "Metrics for Prometheus; OpenMetrics when asked for.",
                         "responses": {
                             "200": {"description": "The metrics.", "content": {"text/plain": {}}},
+                            "401": _unknown(),
                         },
+                        "security": SECURITY,
                     }
                 },
                 "/schema": {
@@ -90,7 +99,13 @@ def document() -> bytes:
                     }
                 },
             },
-            "components": {"schemas": schemas},
+            "components": {
+                "schemas": schemas,
+                "securitySchemes": {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                },
+            },
         }
     )
 
@@ -111,12 +126,17 @@ def _classify() -> dict[str, Any]:
             _header("traceparent", "W3C trace context; its trace id names the request.", {"type": "string"}),
             _header("x-request-timeout-ms", "A shorter time-out.", {"type": "number", "exclusiveMinimum": 0}),
         ],
+        "security": SECURITY,
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": {"$ref": REF.format(name="ClassifyRequest")}}},
         },
         "responses": {"200": _response("The decision.", "ClassifyAnswer", ANSWER), **failures},
     }
+
+
+def _unknown() -> dict[str, Any]:
+    return _response("The key is missing or not known.", "ErrorAnswer", {**ID, **CHALLENGE})
 
 
 def _probe(name: str, good: str, bad: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ and the listener are ours to put in order. Read `Process.run` first.
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from handler.cache import L1
 from handler.decision import UnknownTask
 from handler.gateway import Gateway
 from handler.health import Health
+from handler.keys import Keyring
 from handler.l2 import L2
 from handler.machine import usable_cpus
 from handler.settings import Settings, SettingsError
@@ -41,6 +43,8 @@ DRAIN_MAX_S = 8.0
 STALL_S = 10.0
 # Connections, most of them idle, that one process accepts.
 CONNECTIONS_MAX = 16_384
+# How often the files of keys are looked at.
+KEYS_LOOK_S = 1.0
 BACKLOG = 2048
 SIZES = "Entries in a cache level; of L2, all keys in the Redis database."
 
@@ -50,6 +54,18 @@ def load_router(settings: Settings) -> "Router":
     from handler.model import load
 
     return load(settings.model_folder)
+
+
+def open_keyring(name: str, given: str, file: str) -> Keyring | None:
+    """The keys of a pair of settings; None when neither is set. Raises `SettingsError`."""
+    if not given and not file:
+        return None
+    try:
+        return Keyring(given, file)
+    except OSError as exc:
+        raise SettingsError(f"{name}_FILE: {file} cannot be read ({exc.strerror})") from None
+    except ValueError as exc:
+        raise SettingsError(f"{name}_FILE: {file}: {exc}") from None
 
 
 class Process:
@@ -87,6 +103,8 @@ class Process:
             l2=self._open_l2() if settings.redis_url else None,
         )
         self.health = Health(self.gateway, settings)
+        self.callers = open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
+        self.operators = open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
         self._declare_gauges()
 
     def _open_l2(self) -> L2:
@@ -151,7 +169,14 @@ class Process:
         told = self._watch_signals()
         server = Server(
             app.with_closing(
-                app.build(self.gateway, self.health, self.settings), lambda: self.health.draining
+                app.build(
+                    self.gateway,
+                    self.health,
+                    self.settings,
+                    callers=self.callers,
+                    operators=self.operators,
+                ),
+                lambda: self.health.draining,
             ),
             address=self.settings.host,
             port=self.settings.port,
@@ -168,12 +193,36 @@ class Process:
             background.append(tasks.create_task(self.shelf.fill(first_load)))
             if self.gateway.l2:
                 background.append(tasks.create_task(self.gateway.l2.run()))
+            background.append(tasks.create_task(self._watch_keys()))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
+            if self.callers is None and not is_loopback(self.settings.host):
+                self.log.warning(
+                    "open_to_all",
+                    host=self.settings.host,
+                    message="whoever reaches this address may ask; API_KEYS or API_KEYS_FILE would restrict it",
+                )
             await told.wait()
             await self._drain(server, listener)
             for task in background:
                 task.cancel()
+
+    async def _watch_keys(self) -> None:
+        """Follow the files of keys, for as long as the process lives."""
+        rings = {"API_KEYS_FILE": self.callers, "OPS_KEYS_FILE": self.operators}
+        told: dict[str, str] = {}
+        while any(rings.values()):
+            await asyncio.sleep(KEYS_LOOK_S)
+            for name, ring in rings.items():
+                try:
+                    if ring is not None and await asyncio.to_thread(ring.refresh):
+                        self.log.info("keys_loaded", setting=name, keys=len(ring))
+                    told.pop(name, None)
+                except (OSError, ValueError) as exc:
+                    why = exc.strerror if isinstance(exc, OSError) else str(exc)
+                    if told.get(name) != why:  # once per reason, not once per second
+                        self.log.error("keys_not_loaded", setting=name, message=f"{why}; the old keys stay")
+                    told[name] = str(why)
 
     async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
         """Answer all that was accepted, then close.
@@ -241,6 +290,13 @@ def serve(settings: Settings) -> int:
         os._exit(1)
     log.info("stopped")
     return 0
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def port_taken(host: str, port: int) -> str | None:

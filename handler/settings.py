@@ -5,13 +5,14 @@ Each field is a setting: its name in lower case, type, bounds, default and meani
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from handler import keys
 from handler import redis_url as redis_urls
 
 Count = Annotated[int, Meta(ge=1)]
@@ -19,8 +20,13 @@ Size = Annotated[int, Meta(ge=0)]
 Millis = Annotated[float, Meta(ge=0, le=60_000)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
-# May hold a password, and is therefore never repeated.
-SECRET = ("redis_url",)
+# May hold a password, or a key where its digest belongs, and is therefore never repeated:
+# what reads each, and what that accepts.
+SECRET: dict[str, tuple[Callable[[str], object], str]] = {
+    "redis_url": (redis_urls.read, redis_urls.ACCEPTED),
+    "api_keys": (keys.read, keys.ACCEPTED),
+    "ops_keys": (keys.read, keys.ACCEPTED),
+}
 
 
 class SettingsError(Exception):
@@ -105,6 +111,20 @@ class Settings(msgspec.Struct, frozen=True):
             description="After SIGTERM: how long queries that still come are answered before the listener closes.",
         ),
     ] = 1000
+    api_keys: Annotated[
+        str,
+        _doc(
+            "SHA-256 digests of the keys that may ask, apart by commas (`query-gateway key`); empty: anybody."
+        ),
+    ] = ""
+    api_keys_file: Annotated[
+        str, _doc("File with more such digests, one a line; read again when it changes.")
+    ] = ""
+    ops_keys: Annotated[
+        str, _doc("The same for /metrics and /health/deep; empty: anybody who reaches them.")
+    ] = ""
+    ops_keys_file: Annotated[str, _doc("File with more such digests; read again when it changes.")] = ""
+    schema_enabled: Annotated[bool, _doc("0 takes /schema away.")] = True
     log_requests: Annotated[bool, _doc("1 writes one log line per query (never its text).")] = False
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], _doc("Least severe line that is written.")
@@ -143,11 +163,11 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             seen.encode()  # bytes outside UTF-8 arrive as lone surrogates: no text, host or path to log
             values[field] = msgspec.convert(_cased(field, seen), hints[field], strict=False)
             if field in SECRET:
-                redis_urls.read(seen)
+                SECRET[field][0](seen)
         except ValueError as exc:  # msgspec's and the encoder's are of this kind too
             why = f"{accepted(field)} ({exc})"
             if field in SECRET:  # not even the reason: an encoder's quotes its input
-                seen, why = "…", redis_urls.ACCEPTED if isinstance(exc, UnicodeError) else str(exc)
+                seen, why = "…", SECRET[field][1] if isinstance(exc, UnicodeError) else str(exc)
             raise SettingsError(f"{field.upper()}={seen!r} cannot be read: {why}") from None
     return Settings(**values)
 

@@ -18,7 +18,17 @@ REQUIREMENTS = ROOT / "requirements"
 # imports from floors below its own, never from one above; on its own floor only what
 # `BESIDE` allows. `errors.py` may be read by all, `cli.py` by none.
 FLOORS: dict[str, tuple[str, ...]] = {
-    "facts": ("errors", "decision", "query", "machine", "breaker", "entries", "redis_url", "settings"),
+    "facts": (
+        "errors",
+        "decision",
+        "query",
+        "machine",
+        "breaker",
+        "entries",
+        "redis_url",
+        "keys",
+        "settings",
+    ),
     "stages": ("cache", "telemetry", "model", "batching", "shelf", "l2", "redis_link"),
     "story": ("gateway",),
     "edge": ("wire", "headers", "health", "schema", "app"),

@@ -14,7 +14,6 @@ from handler.schema import document
 
 # A code that no documented path answers with, and why.
 NOWHERE = {
-    401: "no path asks for a key",
     404: "an unknown path has no place in a document of paths",
 }
 METHODS = {"get", "post", "put", "delete", "patch", "head", "options", "trace"}

@@ -31,7 +31,7 @@ NUMBERS = {
     "QUEUE_MAX_WAIT_MS": "a number, at least 0",
     "DRAIN_LINGER_MS": "a number, at least 0",
 }
-SWITCHES = ("BATCH_GATHER", "LOG_REQUESTS")
+SWITCHES = ("BATCH_GATHER", "LOG_REQUESTS", "SCHEMA_ENABLED")
 BAD_VALUES = [
     *[
         (name, seen, takes)

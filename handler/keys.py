@@ -1,0 +1,80 @@
+"""Who may ask: the keys that callers send, known to us by their digests alone.
+
+A digest gives no key away, so it may stand in an environment or a file. Keys are
+long random strings (`make`), so one round of SHA-256 is enough. Knows nothing of
+HTTP: `headers.py` finds the key in a request.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from pathlib import Path
+
+ACCEPTED = "SHA-256 digests (64 hex digits) of keys, apart by commas; `query-gateway key` makes both"
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+_COMMENT = re.compile(r"#.*")
+
+
+def make() -> str:
+    """A new key: 256 random bits."""
+    return "qg_" + secrets.token_urlsafe(32)
+
+
+def digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def read(text: str) -> tuple[bytes, ...]:
+    """Parse digests: 64 hex digits each, apart by commas, blanks or lines; `#` begins a comment.
+
+    Raises `ValueError`, which never repeats what it saw: that may be a key.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        for word in _COMMENT.sub("", line).replace(",", " ").split():
+            match = _DIGEST.fullmatch(word)
+            if not match:
+                raise ValueError(f"line {number} holds what is no digest; accepted: {ACCEPTED}")
+            found.append(bytes.fromhex(match[1]))
+    return tuple(found)
+
+
+class Keyring:
+    """The digests of one set of keys, some given at the start, some in a file that may change."""
+
+    def __init__(self, given: str = "", file: str = "") -> None:
+        """Raises `ValueError` or `OSError` when there is no key to be had."""
+        self._given = self._digests = read(given)
+        self._file = Path(file) if file else None
+        self._seen: tuple[int, int, int] | None = None
+        self.refresh()
+        if not self._digests:
+            raise ValueError("there is no key in it, so nobody could ask")
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def admits(self, key: bytes) -> bool:
+        """Whether a key is one of ours, in a time that does not tell which, or how nearly."""
+        seen = digest(key)
+        known = False
+        for each in self._digests:
+            known |= hmac.compare_digest(each, seen)
+        return known
+
+    def refresh(self) -> bool:
+        """Read the file again if it has changed; True when it had. Blocks.
+
+        Raises `ValueError` or `OSError` when it cannot be read, and keeps what it has:
+        a slip of the pen neither opens the gateway nor locks everybody out.
+        """
+        if self._file is None:
+            return False
+        stat = self._file.stat()
+        seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if seen == self._seen:
+            return False
+        self._digests = self._given + read(self._file.read_text(encoding="utf-8"))
+        self._seen = seen
+        return True
