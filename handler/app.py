@@ -5,6 +5,7 @@ error; the rest are probes and reports. `build` wires the app; read `classify` i
 it first.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,7 @@ def build(
     """
     telemetry = gateway.telemetry
     timeout_s = settings.request_timeout_ms / 1000
+    read_timeout_s = settings.read_timeout_ms / 1000
 
     @asgi(CLASSIFY, copy_scope=False)
     async def classify(scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +62,9 @@ def build(
             if scope["method"] != "POST":  # type: ignore[typeddict-item]
                 raise MethodNotAllowed(f"{CLASSIFY} is asked with POST", headers=(("allow", "POST"),))
             headers.require_json(asked)
-            text = wire.read_query(await _body(receive, asked.content_length, settings.max_body_bytes))
+            text = wire.read_query(
+                await _body(receive, asked.content_length, settings.max_body_bytes, read_timeout_s)
+            )
             answer = await gateway.classify(
                 text,
                 timeout_s=headers.timeout_s(asked, at_most_s=timeout_s),
@@ -190,16 +194,26 @@ def _admit(ring: Keyring | None, asked: headers.Asked) -> None:
         )
 
 
-async def _body(receive: Receive, declared: int | None, bytes_max: int) -> bytes:
-    """Read a request's body, and stop as soon as it is over `bytes_max`."""
+async def _body(receive: Receive, declared: int | None, bytes_max: int, within_s: float) -> bytes:
+    """Read a request's body, and stop as soon as it is over `bytes_max` or `within_s` seconds."""
     if declared is not None and declared > bytes_max:
         raise PayloadTooLarge(f"the body is {declared} bytes; at most {bytes_max} are read")
+    try:
+        async with asyncio.timeout(within_s):
+            return await _chunks(receive, declared, bytes_max)
+    except TimeoutError:
+        raise ValidationError(f"the body had not come in full after {within_s:g} s") from None
+
+
+async def _chunks(receive: Receive, declared: int | None, bytes_max: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise CallerGone
+            # So the server tells of a caller who left, and of chunks that cannot be read; who
+            # sent the latter is still there.
+            raise ValidationError("the body broke off before its end, or its chunks cannot be read")
         chunk = message["body"]  # type: ignore[typeddict-item]
         size += len(chunk)
         if size > bytes_max:

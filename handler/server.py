@@ -182,7 +182,7 @@ class Process:
             port=self.settings.port,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=10_000),
+            http1_settings=HTTP1Settings(header_read_timeout=int(self.settings.read_timeout_ms)),
             websockets=False,
             backlog=BACKLOG,
             backpressure=CONNECTIONS_MAX,

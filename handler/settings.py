@@ -88,6 +88,10 @@ class Settings(msgspec.Struct, frozen=True):
         ),
     ] = ""
     max_body_bytes: Annotated[Count, _doc("Longest request body that is read.")] = 1_048_576
+    read_timeout_ms: Annotated[
+        Annotated[float, Meta(ge=1, le=60_000)],
+        _doc("Time for a request's head, and then for its body, to come in full."),
+    ] = 10_000
     request_timeout_ms: Annotated[
         Annotated[float, Meta(gt=0, le=60_000)],
         _doc("Time for one query; the header x-request-timeout-ms may shorten it."),

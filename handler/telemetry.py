@@ -306,7 +306,10 @@ class Telemetry:
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Everything measured, as Prometheus text or OpenMetrics, and its content type."""
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except Exception:  # it trips over versions that are none; then nothing was asked for
+            encoder, content_type = choose_encoder("")
         return encoder(self.registry), content_type
 
     def cache_hit(self, level: Literal["L1", "L2"]) -> None:

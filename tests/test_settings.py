@@ -29,6 +29,7 @@ NUMBERS = {
     "QUEUE_MAX": "a whole number, at least 1",
     "QUEUE_MAX_TOKENS": "a whole number, at least 1",
     "QUEUE_MAX_WAIT_MS": "a number, at least 0",
+    "READ_TIMEOUT_MS": "a number, at least 1",
     "DRAIN_LINGER_MS": "a number, at least 0",
 }
 SWITCHES = ("BATCH_GATHER", "LOG_REQUESTS", "SCHEMA_ENABLED")
