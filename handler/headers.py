@@ -99,12 +99,12 @@ def timeout_s(asked: Asked, *, at_most_s: float) -> float:
     if not asked.timeout_ms:
         return at_most_s
     try:
-        own_s = float(asked.timeout_ms) / 1000
+        own_ms = float(asked.timeout_ms)
     except ValueError:
-        own_s = 0.0
-    if not own_s > 0:
+        own_ms = 0.0
+    if not own_ms > 0:
         raise ValidationError("x-request-timeout-ms must be a number of milliseconds over 0")
-    return min(own_s, at_most_s)
+    return min(own_ms / 1000, at_most_s)
 
 
 def of_answer(answer: Answer, request_id: str, total_s: float) -> Headers:

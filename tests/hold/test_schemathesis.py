@@ -1,0 +1,45 @@
+"""The document at /schema, taken at its word: thousands of made requests, and every answer is in it."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import negative_data_rejection
+
+from handler.schema import document
+from tests.served import Served
+
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "2000"))
+
+api = schemathesis.openapi.from_dict(json.loads(document()))
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with Served({"REQUEST_TIMEOUT_MS": "60000"}) as served:
+        yield served
+
+
+@api.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    derandomize=True,  # the same requests in every run
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_documented_and_none_is_a_5xx(case: schemathesis.Case[Any], served: Served) -> None:
+    if (asked := timeout_ms(case)) is not None and 0 < asked < 60_000:
+        case.headers["x-request-timeout-ms"] = "60000"  # a nanosecond is answered with 504, as asked for
+    # Unknown headers and members are let pass by contract, which it takes for a breach.
+    case.call_and_validate(base_url=served.url, excluded_checks=[negative_data_rejection])
+
+
+def timeout_ms(case: schemathesis.Case[Any]) -> float | None:
+    try:
+        return float(case.headers["x-request-timeout-ms"])
+    except (KeyError, ValueError, TypeError):
+        return None
