@@ -6,6 +6,7 @@ quota (version 1 or 2) say how many it gets.
 
 import math
 import os
+import resource
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -17,6 +18,16 @@ def usable_cpus(cgroup: Path = CGROUP, own: Path = PROC_CGROUP) -> int:
     cpus = len(os.sched_getaffinity(0))
     quota = cpu_quota(cgroup, own)
     return max(1, min(cpus, math.ceil(quota))) if quota else cpus
+
+
+def raise_open_files(wanted: int) -> int:
+    """Lift this process's limit of open files towards `wanted`, as far as it may; the limit that holds then."""
+    unlimited = resource.RLIM_INFINITY
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != unlimited and soft < wanted:
+        soft = wanted if hard == unlimited else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == unlimited else soft
 
 
 def cpu_quota(cgroup: Path, own: Path) -> float | None:

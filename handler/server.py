@@ -25,7 +25,7 @@ from handler.gateway import Gateway
 from handler.health import Health
 from handler.keys import Keyring
 from handler.l2 import L2
-from handler.machine import usable_cpus
+from handler.machine import raise_open_files, usable_cpus
 from handler.settings import Settings, SettingsError
 from handler.shelf import Shelf
 from handler.telemetry import ForeignLines, Log, Telemetry
@@ -41,8 +41,10 @@ SAME_SIGNAL_S = 1.0
 DRAIN_MAX_S = 8.0
 # No model run takes this long: a lane that does hangs, and the process is not alive.
 STALL_S = 10.0
-# Connections, most of them idle, that one process accepts.
+# Connections, most of them idle, that one process accepts; fewer where it may not open as many
+# files, since a gateway without a file left can answer nobody. `OTHER_FILES` are for all else.
 CONNECTIONS_MAX = 16_384
+OTHER_FILES = 128
 # How often the files of keys are looked at.
 KEYS_LOOK_S = 1.0
 BACKLOG = 2048
@@ -185,7 +187,9 @@ class Process:
             http1_settings=HTTP1Settings(header_read_timeout=int(self.settings.read_timeout_ms)),
             websockets=False,
             backlog=BACKLOG,
-            backpressure=CONNECTIONS_MAX,
+            backpressure=max(
+                1, min(CONNECTIONS_MAX, raise_open_files(CONNECTIONS_MAX + OTHER_FILES) - OTHER_FILES)
+            ),
             log_enabled=False,
         )
         async with asyncio.TaskGroup() as tasks:

@@ -3,7 +3,9 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,18 @@ def test_a_flood_of_new_queries_leaves_every_caller_an_answer_or_a_clean_refusal
         assert seen.lost == 0
         assert seen.without_retry_after == 0
         eventually(lambda: served.metric("query_gateway_active_requests") == 0, "nobody is left waiting")
+
+
+@pytest.mark.parametrize("limit", ["-Sn 256", "-Sn 256 -Hn 512"])
+def test_idle_connections_past_a_small_limit_of_open_files_shut_nobody_out(limit: str) -> None:
+    with (
+        Served(wrapped_in=["bash", "-c", f'ulimit {limit}; exec "$@"', "bash"]) as served,
+        ExitStack() as idle,
+    ):
+        for _ in range(380):
+            idle.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+
+        assert served.ask("is there a place left?").status_code == 200
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.99, 1.0])
