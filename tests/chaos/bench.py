@@ -117,11 +117,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def capacity(watched: Watched, *, seconds: float = 3.0, rounds: int = 3, seed: int = 0) -> Rate:
     """Unique queries a second from a closed loop: the median of a few rounds."""
     rates, costs = [], []
-    run(drive("127.0.0.1", watched.port, CONNECTIONS, 1.0, seed=seed * 1000))  # warm
+    run(drive("127.0.0.1", watched.port, CONNECTIONS, 1.0, seed=1000 * (seed + 1)))  # warm
     for turn in range(rounds):
         before = watched.cpu_s
         _, by_status = run(
-            drive("127.0.0.1", watched.port, CONNECTIONS, seconds, seed=seed * 1000 + turn + 1)
+            drive("127.0.0.1", watched.port, CONNECTIONS, seconds, seed=1000 * (seed + 1) + turn + 1)
         )
         if set(by_status) != {200}:
             raise SystemExit(f"chaos: a closed loop below every bound was answered {by_status}")

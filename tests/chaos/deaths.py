@@ -11,7 +11,7 @@ import httpx
 
 from tests.chaos import bench
 from tests.chaos.findings import Finding
-from tests.served import eventually
+from tests.served import Served, eventually
 
 
 def deaths() -> list[Finding]:
@@ -20,6 +20,7 @@ def deaths() -> list[Finding]:
         _lane_dies("thread", "a lane's thread is told to exit"),
         _killed(),
         _hangs(),
+        _cannot_drain(),
         _poisoned(),
     ]
 
@@ -77,6 +78,29 @@ def _hangs() -> Finding:
             fell_s = time.monotonic() - asked
     seen = f"its caller is told {code} after {answered_s:.1f} s; liveness falls after {fell_s:.0f} s"
     return Finding("a model run that never ends", seen, "504 in its time, and not alive", code == 504)
+
+
+def _cannot_drain() -> Finding:
+    with tempfile.TemporaryDirectory() as folder:
+        fault = f"gate:{Path(folder) / 'gate'}"
+        with bench.gateway({"REQUEST_TIMEOUT_MS": "60000"}, fault=fault, alone=False) as watched:
+            served = watched.served
+            caller = threading.Thread(target=_ask_and_be_let_down, args=(served,))
+            caller.start()
+            eventually(lambda: served.metric("query_gateway_active_requests") == 1, "one query hangs")
+            told = time.monotonic()
+            served.process.terminate()
+            code = served.process.wait(timeout=20)
+            took_s = time.monotonic() - told
+            caller.join()
+            said = served.events()[-1]
+    seen = f"ends {took_s:.1f} s after SIGTERM with exit code {code}, its log says `{said}`"
+    return Finding("a drain that cannot end", seen, "ends within 10 s", took_s < 10 and code == 1)
+
+
+def _ask_and_be_let_down(served: Served) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        served.ask("hangs for ever")
 
 
 def _poisoned() -> Finding:

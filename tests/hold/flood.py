@@ -9,31 +9,14 @@ import asyncio
 import itertools
 import json
 import random
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-# About 16 tokens each, as short queries are.
-ASKS = (
-    "Summarize the minutes of the {} meeting for the team that could not come",
-    "Write a poem about a {} that dreams of the sea and never leaves home",
-    "Which of these words name a {}: table, heron, lamp, otter, chair, finch",
-    "How would you teach a child to draw a {} in less than ten minutes",
-    "Implement a function that sorts a list of {} records by their weight",
-)
-NOUNS = (
-    "lighthouse",
-    "garden",
-    "violin",
-    "bridge",
-    "harbour",
-    "comet",
-    "kettle",
-    "glacier",
-    "orchard",
-    "train",
-)
+from scripts.capacity import ASKS, NOUNS
+
 CONNECTIONS_MAX = 4000
 ANSWER_WITHIN_S = 20.0
 
@@ -159,9 +142,10 @@ class Callers:
 
 
 def texts(seed: str) -> Callable[[], str]:
-    """Endless queries, no two alike."""
+    """Endless queries, no two alike, and as long as those that capacity is measured with."""
     dice, numbers = random.Random(seed), itertools.count()
-    return lambda: f"{dice.choice(ASKS).format(dice.choice(NOUNS))} {seed}-{next(numbers)}"
+    run = 1000 + zlib.crc32(seed.encode()) % 9000
+    return lambda: f"{dice.choice(ASKS).format(noun=dice.choice(NOUNS))} {run}-{next(numbers)}"
 
 
 async def flood(

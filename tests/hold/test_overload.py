@@ -75,7 +75,12 @@ def test_service_is_ordinary_again_once_the_flood_is_over(tmp_path: Path) -> Non
 
 
 def test_a_flood_of_new_queries_leaves_every_caller_an_answer_or_a_clean_refusal() -> None:
-    settings = {"QUEUE_MAX": "16", "LANES": "1", "QUEUE_MAX_WAIT_MS": "80"}
+    settings = {
+        "QUEUE_MAX": "16",
+        "LANES": "1",
+        "QUEUE_MAX_WAIT_MS": "80",
+        "REQUEST_TIMEOUT_MS": "60000",  # on a slow machine, too, only the queue refuses
+    }
     with Served(settings) as served:
         seen = asyncio.run(flood(served.port, per_s=4000, seconds=1.0, seed="clean"))
 
