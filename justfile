@@ -47,6 +47,14 @@ capacity *arguments: (_install "serve") (_install "dev")
 chaos *arguments: (_install "dev")
     {{ python }} -m tests.chaos "$@"
 
+# Build the serving image
+image *arguments:
+    docker build --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t query-gateway:latest "$@" .
+
+# Prove the image: read-only, 512 MiB, one CPU, real queries (needs a container engine)
+image-smoke *arguments:
+    python3 tests/ops/image_smoke.py "$@"
+
 # Make the lock files anew, from requirements/*.in and pyproject.toml
 lock:
     requirements/lock.sh
