@@ -21,6 +21,7 @@ check: (_install "dev")
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
     {{ python }} -m mypy
+    scripts/lint_operations.sh
 
 # Mend what the linter and the formatter can
 fix: (_install "dev")
@@ -54,6 +55,18 @@ image *arguments:
 # Prove the image: read-only, 512 MiB, one CPU, real queries (needs a container engine)
 image-smoke *arguments:
     python3 tests/ops/image_smoke.py "$@"
+
+# Type every command of docs/runbook.md at a live stack (needs a container engine)
+runbook *arguments:
+    python3 tests/ops/runbook.py "$@"
+
+# Fire the alerts for real on loopback, and see them end (needs Debian's prometheus, prometheus-alertmanager)
+drill *arguments: (_install "dev")
+    {{ python }} tests/ops/drill.py "$@"
+
+# Write Grafana's dashboards from monitoring/grafana/generate.py
+dashboards *arguments: (_install "dev")
+    {{ python }} monitoring/grafana/generate.py "$@"
 
 # Make the lock files anew, from requirements/*.in and pyproject.toml
 lock:

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Lint what is not Python: shell, Dockerfiles, YAML, spelling, alert rules, dashboards, manifests.
+# Part of `just check`. promtool and amtool are Debian's (prometheus, prometheus-alertmanager);
+# where they or a container engine are missing, it says so and checks the rest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bin=$PWD/.venv-dev/bin
+run() { echo "+ $*" >&2 && "$@"; }
+has() { command -v "$1" >/dev/null || { echo "- $1 is not here: $2" >&2 && return 1; }; }
+
+run "$bin/shellcheck" scripts/*.sh requirements/*.sh
+run "$bin/hadolint" Dockerfile tests/ops/stand_ins/Dockerfile
+run "$bin/yamllint" --strict compose.yaml monitoring infra
+run "$bin/typos" README.md docs scripts monitoring infra handler compose.yaml Dockerfile justfile
+run "$bin/python" monitoring/grafana/generate.py --check
+run "$bin/python" tests/ops/dashboards.py
+run "$bin/python" tests/ops/manifests.py
+if has promtool "the alert rules were not tested"; then
+    run promtool check config monitoring/prometheus/prometheus.yml
+    run promtool test rules monitoring/prometheus/tests/alerts.yml
+fi
+if has amtool "the routing of alerts was not checked"; then
+    run amtool check-config monitoring/alertmanager/alertmanager.yml
+fi
+if has docker "compose.yaml was not checked against its schema"; then
+    run docker compose config --quiet
+fi

@@ -1,0 +1,120 @@
+"""The pages, rules and dashboards agree with each other and with the gateway's metrics."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from handler.errors import ERRORS
+from handler.settings import names
+from tests.ops import runbook
+from tests.ops.stack import ROOT
+
+RULES = ROOT / "monitoring/prometheus/rules"
+PAGE = (ROOT / "docs/runbook.md").read_text()
+HEADINGS = re.findall(r"^#+ (.*)$", PAGE, re.M)
+ALERTS: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load((RULES / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
+TELEMETRY = "".join(path.read_text() for path in sorted((ROOT / "handler").glob("*.py")))
+
+
+def anchors(text: str) -> list[str]:
+    return [
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.M)
+    ]
+
+
+def test_the_table_of_commands_and_the_runbook_have_the_same_commands() -> None:
+    assert runbook.complete() == []
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_says_what_to_do(alert: dict[str, Any]) -> None:
+    told = alert["annotations"]
+
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert told["summary"]
+    assert told["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
+    assert HEADINGS.count(alert["alert"]) == 1
+    assert "$" in told["description"]
+
+
+def test_every_alert_is_in_the_monitoring_guide() -> None:
+    guide = (ROOT / "docs/monitoring.md").read_text()
+
+    missing = [a["alert"] for a in ALERTS if a["alert"] not in guide and "Burn" not in a["alert"]]
+
+    assert missing == []
+
+
+def test_every_error_type_has_one_heading() -> None:
+    for error in ERRORS:
+        assert HEADINGS.count(error.error_type) == 1, error.error_type
+
+
+def test_every_alert_has_a_case_that_fires_and_one_that_stays_quiet() -> None:
+    cases = yaml.safe_load((ROOT / "monitoring/prometheus/tests/alerts.yml").read_text())["tests"]
+    fires, quiet = set(), set()
+
+    for case in cases:
+        last = case["alert_rule_test"][-1]
+        (fires if last["exp_alerts"] else quiet).add(last["alertname"])
+
+    assert fires == quiet == {alert["alert"] for alert in ALERTS}
+
+
+@pytest.mark.parametrize("name", ["docs/runbook.md", "docs/monitoring.md", "docs/deployment.md"])
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text()), target
+
+
+def test_every_metric_that_rules_and_dashboards_ask_for_is_declared() -> None:
+    texts = [path.read_text() for path in RULES.glob("*.yml")]
+    texts += [
+        target["expr"]
+        for path in (ROOT / "monitoring/grafana/dashboards").glob("*.json")
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel.get("targets", [])
+    ]
+    asked = set(re.findall(r"(?<![:\w])query_gateway_(\w+)", " ".join(texts)))
+
+    unknown = [key for key in asked if not declared(key)]
+
+    assert unknown == []
+
+
+def declared(key: str) -> bool:
+    bare = re.sub(r"_(total|bucket|count|sum)$", "", key)
+    return any(
+        f'"{name}"' in TELEMETRY
+        for name in (key, bare, bare.removeprefix("l2_"), "_" + bare.removeprefix("l2_"))
+    ) or (f'name + "{bare.removeprefix("l2_")}"' in TELEMETRY)
+
+
+def test_every_setting_that_compose_sets_is_one() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+
+    set_there = [line.partition("=")[0] for line in compose["services"]["gateway"]["environment"]]
+
+    assert [name for name in set_there if name not in names()] == []
+
+
+def test_compose_uses_the_names_that_the_runbook_types() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    containers = {service: made["container_name"] for service, made in compose["services"].items()}
+
+    assert containers["gateway"] == "query-gateway"
+    assert all(containers[s] == f"query-gateway-{s}" for s in ("redis", "prometheus", "grafana"))
+    assert compose["networks"]["monitoring"]["name"] == "monitoring"
+    assert compose["volumes"]["prometheus-data"]["name"] == "prometheus-data"
