@@ -56,6 +56,10 @@ image *arguments:
 image-smoke *arguments:
     python3 tests/ops/image_smoke.py "$@"
 
+# What a serverless platform asks of the image, and what a query costs (needs a container engine)
+cloud-run:
+    python3 tests/ops/cloud_run.py
+
 # Type every command of docs/runbook.md at a live stack (needs a container engine)
 runbook *arguments:
     python3 tests/ops/runbook.py "$@"

@@ -4,6 +4,7 @@ Each panel is one line below: title, unit, queries, meaning. Made with Grafana's
 SDK, so that the JSON is Grafana's; the files beside this one are what Grafana reads.
 """
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ OVERVIEW = [
     ]),
     Row("Process", [
         Panel("Processor", "Cores in use.", {"{{instance}}": f"rate(process_cpu_seconds_total{UP}[{W}])"}),
-        Panel("Resident memory", "About 85 MB after a start.", {"{{instance}}": f"process_resident_memory_bytes{UP}"}, "bytes"),
+        Panel("Resident memory", "About 140 MB after a start, shared pages included.", {"{{instance}}": f"process_resident_memory_bytes{UP}"}, "bytes"),
         Panel("Open files", "One per connection, and a few.", {"{{instance}}": f"process_open_fds{UP}"}),
         Panel("Model loaded", "ModelNotReady at 0.", {"{{instance}}": "query_gateway_model_loaded"}, limit=1, low_is_bad=True),
     ]),
@@ -174,9 +175,8 @@ def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
 def built(panel: Panel, width: int) -> stat.Panel | timeseries.Panel:
     made: stat.Panel | timeseries.Panel
     if panel.number:
-        made = (
-            stat.Panel().graph_mode(shapes.BigValueGraphMode.AREA).color_mode(shapes.BigValueColorMode.VALUE)
-        )
+        made = stat.Panel().reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        made.graph_mode(shapes.BigValueGraphMode.AREA).color_mode(shapes.BigValueColorMode.VALUE)
     else:
         made = (
             timeseries.Panel().fill_opacity(10).line_width(1).min(0).show_points(shapes.VisibilityMode.NEVER)
@@ -209,11 +209,14 @@ def page(name: str) -> str:
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .readonly()
     )
+    ids = itertools.count(1)
     for row in rows:
-        board.with_row(dashboard.Row(row.title))
+        board.with_row(dashboard.Row(row.title).id(next(ids)))
         numbers = sum(panel.number for panel in row.panels)
         for panel in row.panels:
-            board.with_panel(built(panel, 24 // max(numbers, 4) if panel.number else 12 if numbers else 8))
+            board.with_panel(
+                built(panel, 24 // max(numbers, 4) if panel.number else 12 if numbers else 8).id(next(ids))
+            )
     return JSONEncoder(sort_keys=True, indent=2).encode(board.build()) + "\n"
 
 

@@ -79,6 +79,8 @@ def draw(file: Path, drawn: list[tuple[str, dict[str, Any], list[tuple[str, dict
                 axis.axhline(step["value"] * scale, color="tab:red", linewidth=0.6, linestyle=":")
         axis.set_title(f"{title} [{name}]" if name != "short" else title, fontsize=8)
         axis.tick_params(labelsize=6)
+        if panel["type"] == "timeseries":
+            axis.set_ylim(bottom=0)
         if any(label for label, _ in lines):
             axis.legend(fontsize=5, loc="best")
     figure.tight_layout()

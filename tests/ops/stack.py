@@ -104,7 +104,7 @@ class Traffic:
         while not self._over.wait(self._pause_s):
             count += 1
             text = f"Write a poem about the number {count}" if count % 2 else f"Classify: {count % 8}"
-            body = b"{}" if count % 20 == 0 else f'{{"text": "{text}"}}'.encode()
+            body = b"{}" if count % 40 == 0 else f'{{"text": "{text}"}}'.encode()
             request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
             with contextlib.suppress(OSError):  # the stack is being restarted under it
                 urllib.request.urlopen(request, timeout=2).close()
