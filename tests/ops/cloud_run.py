@@ -2,7 +2,7 @@
 
 It must listen on PORT on all addresses in time, answer many at once, cost nothing
 between requests, and end with 0 within 10 s of SIGTERM. Also measures the processor
-time of a query, which unlike queries a second does not depend on who else is busy
+time of a query, which depends far less than queries a second on who else is busy
 here; docs/deployment.md derives instances and costs from it. Standard library only.
 """
 
