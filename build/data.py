@@ -114,8 +114,6 @@ class Prompt:
 
     tasks    the tasks that it may be: one, or several when only the route is known;
              empty when the data set does not say
-    answer   what a person wrote for it, if known: a signal about the label's truth,
-             never shown to a router
     """
 
     source: str
@@ -123,7 +121,6 @@ class Prompt:
     ask: str
     passage: str
     tasks: tuple[str, ...]
-    answer: str = ""
     template: str = ""
 
     @property
@@ -278,5 +275,4 @@ def _dolly(name: str, rows: list[dict[str, object]]) -> Iterator[Prompt]:
             ask=ask,
             passage=str(row["context"]),
             tasks=(str(row["category"]),),
-            answer=str(row["response"]),
         )

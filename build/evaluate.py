@@ -31,6 +31,7 @@ from tqdm import tqdm
 from handler.model import MANIFEST, ModelError
 
 ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "models/quantized"
 CARD = ROOT / "docs/model-card.md"
 PICTURES = ROOT / "docs/pictures"
 DECISION = ROOT / "docs/decisions/0003-the-router-model.md"
@@ -85,7 +86,7 @@ def main() -> None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=ROOT / "models/quantized", help="[models/quantized]")
+    parser.add_argument("--model", type=Path, default=SHIPPED, help="[models/quantized]")
     parser.add_argument(
         "--checkpoint", type=Path, default=ROOT / "models/router", help="its float32 self [models/router]"
     )
@@ -117,11 +118,12 @@ def _evaluate(served: Served, arguments: argparse.Namespace) -> int:
     print(report)
     if arguments.threshold_table and ten_tasks:
         print(_threshold_text(served, ten_tasks, THRESHOLDS))
-    if not arguments.no_write:
+    # Half a report must not replace a whole one, nor another model's the shipped one's.
+    if ten_tasks and not arguments.no_write:
         _write_scores(arguments.model / MANIFEST, table)
-        if ten_tasks:
+        if arguments.model.resolve() == SHIPPED:
             draw(served, ten_tasks, THRESHOLDS, PICTURES)
-        _write_card(report)
+            _write_card(report)
     return _exit_code(table)
 
 
@@ -223,7 +225,7 @@ def _steadiness(served: Served, rows: Sequence[Prompt]) -> list[Line]:
     if not rows:
         return [Line("H", "same route after what does not change the ask", None, 0.98)]
     return [
-        Line("H", f"same route after: {change}", share, 0.96 if change == "one typo" else 0.98)
+        Line(f"H {change}", f"same route after: {change}", share, 0.96 if change == "one typo" else 0.98)
         for change, share in measures.steadiness(served, rows).items()
     ]
 

@@ -217,8 +217,8 @@ def steadiness(served: Served, prompts: Sequence[Prompt], seed: int = 5) -> dict
         "extra blanks": lambda ask: "  " + ask.replace(" ", "   ") + " \n",
         "no final punctuation": lambda ask: ask.rstrip(" .?!"),
         "one typo": lambda ask: compose.mistyped(ask, rng),
-        "please": lambda ask: f"please {ask[:1].lower()}{ask[1:]}",
-        "hi, could you": lambda ask: f"hi, could you {ask[:1].lower()}{ask[1:]}",
+        "polite please": lambda ask: f"please {ask[:1].lower()}{ask[1:]}",
+        "polite hi": lambda ask: f"hi, could you {ask[:1].lower()}{ask[1:]}",
     }
 
     def shown(prompt: Prompt, change: Callable[[str], str]) -> str:

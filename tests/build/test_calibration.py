@@ -2,17 +2,30 @@
 
 import numpy as np
 import pytest
-from calibration import best_temperature, expected_calibration_error, probabilities
+from calibration import best_scaling, expected_calibration_error, probabilities
+from numpy.typing import NDArray
+
+SLOW_TASKS = np.array([False, True])
+
+
+def drawn(heat: float, shift: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Logits that were honest before they were shifted towards fast and heated; and the true routes."""
+    rng = np.random.default_rng(1)
+    honest = rng.normal(0, 2, (20_000, 2)).astype(np.float32)
+    is_slow = rng.random(20_000) < probabilities(honest, 1.0)[:, 1]
+    return heat * honest - shift * SLOW_TASKS.astype(np.float32), is_slow
 
 
 def test_an_overconfident_model_is_cooled_by_the_factor_it_was_heated() -> None:
-    rng = np.random.default_rng(1)
-    true_logits = rng.normal(0, 2, (20_000, 2)).astype(np.float32)
-    is_slow = rng.random(20_000) < probabilities(true_logits, 1.0)[:, 1]
+    logits, is_slow = drawn(heat=2.0, shift=0.0)
 
-    found = best_temperature(true_logits * 2, is_slow, np.array([False, True]))
+    assert best_scaling(logits, is_slow, SLOW_TASKS).temperature == pytest.approx(2.0, rel=0.1)
 
-    assert found == pytest.approx(2.0, rel=0.1)
+
+def test_a_model_that_leans_to_fast_is_pushed_back_as_far() -> None:
+    logits, is_slow = drawn(heat=1.0, shift=0.8)
+
+    assert best_scaling(logits, is_slow, SLOW_TASKS).slow_bias == pytest.approx(0.8, abs=0.15)
 
 
 def test_kept_promises_have_no_error() -> None:

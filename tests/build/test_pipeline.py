@@ -49,6 +49,13 @@ def test_one_seed_trains_the_same_weights_twice(train: Train, checkpoint: Path, 
     assert again == (checkpoint / "model.safetensors").read_bytes()
 
 
+def test_the_same_command_finds_its_own_state_again(train: Train, tmp_path: Path) -> None:
+    train(tmp_path / "router", tmp_path / "work")
+    train(tmp_path / "router", tmp_path / "work")
+
+    assert len(list((tmp_path / "work").glob("*/student.pt"))) == 1
+
+
 def test_a_teacher_can_be_distilled(train: Train, tmp_path: Path) -> None:
     done = train(tmp_path / "router", tmp_path / "work", "--recipe", "full", "--layers", 1)
 
