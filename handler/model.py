@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 # Before tokenizers is imported: its thread pool would fight the lanes for the same cores.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Before onnxruntime is: it would look for a home to keep a device id in.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import msgspec
 import numpy as np

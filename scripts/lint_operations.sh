@@ -22,6 +22,8 @@ fi
 if has amtool "the routing of alerts was not checked"; then
     run amtool check-config monitoring/alertmanager/alertmanager.yml
 fi
-if has docker "compose.yaml was not checked against its schema"; then
+if docker compose version >/dev/null 2>&1; then
     run docker compose config --quiet
+else
+    echo "- docker compose is not here: compose.yaml was not checked against its schema"
 fi
