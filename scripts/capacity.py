@@ -8,12 +8,9 @@ neighbours, so compare it only within one run.
 """
 
 import argparse
-import asyncio
 import contextlib
-import itertools
 import json
 import os
-import random
 import socket
 import statistics
 import subprocess
@@ -24,63 +21,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # run as a file
+
+from scripts.drive import Driver, requests  # noqa: E402
+
 GATEWAY = ROOT / ".venv" / "bin" / "query-gateway"
-
-# About 16 tokens each, as short queries are.
-ASKS = (
-    "Summarize the minutes of the {noun} meeting for the team that could not come",
-    "Write a poem about a {noun} that dreams of the sea and never leaves home",
-    "Which of these words name a {noun}: table, heron, lamp, otter, chair, finch",
-    "How would you teach a child to draw a {noun} in less than ten minutes",
-    "Implement a function that sorts a list of {noun} records by their weight",
-)
-NOUNS = (
-    "lighthouse",
-    "garden",
-    "violin",
-    "bridge",
-    "harbour",
-    "comet",
-    "kettle",
-    "glacier",
-    "orchard",
-    "train",
-)
-
-
-def queries(seed: int) -> Iterator[bytes]:
-    """Endless request bodies, no two alike."""
-    dice = random.Random(seed)
-    for number in itertools.count():
-        text = dice.choice(ASKS).format(noun=dice.choice(NOUNS))
-        yield json.dumps({"text": f"{text} {seed}-{number}"}).encode()
-
-
-async def drive(
-    host: str, port: int, connections: int, seconds: float, seed: int
-) -> tuple[int, dict[int, int]]:
-    """Keep `connections` requests in flight for `seconds`. Returns answers and answers by status."""
-    bodies = queries(seed)
-    end = time.monotonic() + seconds
-    by_status: dict[int, int] = {}
-
-    async def caller() -> None:
-        reader, writer = await asyncio.open_connection(host, port)
-        while time.monotonic() < end:
-            body = next(bodies)
-            writer.write(
-                b"POST /v1/query-classify HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
-                b"content-length: %d\r\n\r\n%b" % (len(body), body)
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            status = int(head[9:12])
-            length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-            await reader.readexactly(length)
-            by_status[status] = by_status.get(status, 0) + 1
-        writer.close()
-
-    await asyncio.gather(*(caller() for _ in range(connections)))
-    return sum(by_status.values()), by_status
 
 
 @contextlib.contextmanager
@@ -128,15 +73,15 @@ def main() -> int:
             host, port = parts.hostname or "127.0.0.1", parts.port or 80
         else:
             host, port = stack.enter_context(own_gateway())
-        asyncio.run(drive(host, port, arguments.connections, 1.0, seed=0))  # warm
+        driver = stack.enter_context(Driver(port, host))
+        driver.closed(requests(os.getpid()), connections=arguments.connections, seconds=1.0)  # warm
         rates, refused = [], 0
-        for seed in range(1, arguments.rounds + 1):
-            started = time.monotonic()
-            answers, by_status = asyncio.run(
-                drive(host, port, arguments.connections, arguments.seconds, seed=seed + os.getpid())
+        for turn in range(1, arguments.rounds + 1):
+            seen = driver.closed(
+                requests(os.getpid() + turn), connections=arguments.connections, seconds=arguments.seconds
             )
-            rates.append((by_status.get(200, 0)) / (time.monotonic() - started))
-            refused += answers - by_status.get(200, 0)
+            rates.append(seen.goodput)
+            refused += seen.offered - seen.codes[200]
     median = statistics.median(rates)
     result = {
         "queries_per_s": round(median),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import statistics
@@ -12,8 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 import uvloop
 
-from scripts.capacity import drive
-from tests.hold.flood import Callers, request
+from scripts.drive import Driver, request, requests
 from tests.served import Served
 
 T = TypeVar("T")
@@ -116,43 +116,27 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 def capacity(watched: Watched, *, seconds: float = 3.0, rounds: int = 3, seed: int = 0) -> Rate:
     """Unique queries a second from a closed loop: the median of a few rounds."""
-    rates, costs = [], []
-    run(drive("127.0.0.1", watched.port, CONNECTIONS, 1.0, seed=1000 * (seed + 1)))  # warm
-    for turn in range(rounds):
-        before = watched.cpu_s
-        _, by_status = run(
-            drive("127.0.0.1", watched.port, CONNECTIONS, seconds, seed=1000 * (seed + 1) + turn + 1)
-        )
-        if set(by_status) != {200}:
-            raise SystemExit(f"chaos: a closed loop below every bound was answered {by_status}")
-        rates.append(by_status[200] / seconds)
-        costs.append((watched.cpu_s - before) / by_status[200] * 1e6)
-    return Rate(statistics.median(rates), statistics.median(costs))
+    seeds = itertools.count(1000 * (seed + 1))
+    with Driver(watched.port) as driver:
+        _closed(watched, driver, requests(next(seeds)), code=200, seconds=1.0)  # warm
+        rates = [
+            _closed(watched, driver, requests(next(seeds)), code=200, seconds=seconds) for _ in range(rounds)
+        ]
+    return Rate(statistics.median(r.per_s for r in rates), statistics.median(r.cpu_us for r in rates))
 
 
 def repeated(watched: Watched, text: str, *, code: int, seconds: float = 3.0) -> Rate:
     """One query again and again from a closed loop, always answered with `code`."""
+    with Driver(watched.port) as driver:
+        return _closed(watched, driver, itertools.repeat(request(text)), code=code, seconds=seconds)
 
-    async def callers() -> int:
-        pool = Callers(watched.port)
-        end = asyncio.get_running_loop().time() + seconds
 
-        async def one() -> int:
-            count = 0
-            while asyncio.get_running_loop().time() < end:
-                head = await pool.ask(request(text))
-                if int(head[9:12]) != code:
-                    raise SystemExit(f"chaos: expected {code}, got {head[9:12]!r}")
-                count += 1
-            return count
-
-        counts = await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
-        pool.close()
-        return sum(counts)
-
+def _closed(watched: Watched, driver: Driver, asked: Iterator[bytes], *, code: int, seconds: float) -> Rate:
     before = watched.cpu_s
-    count = run(callers())
-    return Rate(count / seconds, (watched.cpu_s - before) / count * 1e6)
+    seen = driver.closed(asked, connections=CONNECTIONS, seconds=seconds)
+    if set(seen.codes) != {code} or seen.lost:
+        raise SystemExit(f"chaos: expected {code} alone, got {dict(seen.codes)} and {seen.lost} lost")
+    return Rate(seen.codes[code] / seconds, (watched.cpu_s - before) / seen.codes[code] * 1e6)
 
 
 def open_files_max() -> int:

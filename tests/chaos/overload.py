@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from scripts.drive import Driver, percentile, poisson, requests
 from tests.chaos import bench
 from tests.chaos.bench import Watched
 from tests.chaos.findings import Finding
-from tests.hold.flood import flood
 from tests.served import eventually
 
 SLO_MS = 100.0
@@ -42,9 +42,10 @@ def _flooded(times: float, seconds: float) -> list[Finding]:
         before = bench.capacity(unhurried, seed=1)
         per_s = times * before.per_s
         refusal_us = _refusal_us(per_s)
-        bench.run(flood(watched.port, per_s=per_s / 3, seconds=2.0, seed="warm"))
-        with watched.sampled_memory() as memory_mb:
-            seen = bench.run(flood(watched.port, per_s=per_s, seconds=seconds, seed=f"times {times}"))
+        with Driver(watched.port) as driver:
+            driver.open(requests(1), poisson(per_s / 3, seed=1), seconds=2.0)  # warm
+            with watched.sampled_memory() as memory_mb:
+                seen = driver.open(requests(2), poisson(per_s, seed=2), seconds=seconds)
         recovered_s = seen.drained_s + _ordinary_again_s(watched)
         after = bench.capacity(unhurried, seed=2)
     third = max(1, len(memory_mb) // 3)  # the first one fills the in-process cache
@@ -70,7 +71,8 @@ def _flooded(times: float, seconds: float) -> list[Finding]:
             )
         )
     share = seen.goodput / possible
-    p50, p99 = seen.percentile_ms(0.5), seen.percentile_ms(0.99)
+    p50, p99 = seen.answered_ms(0.5), seen.answered_ms(0.99)
+    refused_p99 = percentile(sorted(seen.refusals_s), 0.99) * 1000
     clean = seen.lost == 0 and seen.without_retry_after == 0 and seen.codes.keys() <= {200, 429}
     return [
         *findings,
@@ -85,8 +87,7 @@ def _flooded(times: float, seconds: float) -> list[Finding]:
         ),
         Finding(
             f"{name}: all others",
-            f"{seen.codes[429]} refused (P99 {seen.percentile_ms(0.99, seen.refusals_s):.0f} ms), "
-            f"{seen.others or 'nothing else'}",
+            f"{seen.codes[429]} refused (P99 {refused_p99:.0f} ms), {seen.others or 'nothing else'}",
             "a 429 with Retry-After",
             clean,
         ),
@@ -132,7 +133,8 @@ def _refusal_us(per_s: float) -> float:
     """What a refusal costs when refusals come as a flood does, each by itself."""
     with _full() as watched:
         began = watched.cpu_s
-        seen = bench.run(flood(watched.port, per_s=per_s, seconds=3.0, seed="refused"))
+        with Driver(watched.port) as driver:
+            seen = driver.open(requests(3), poisson(per_s, seed=3), seconds=3.0)
         return (watched.cpu_s - began) / seen.offered * 1e6
 
 

@@ -7,10 +7,11 @@ import statistics
 import time
 from collections import Counter
 
+from scripts.drive import request
 from tests.chaos import bench
 from tests.chaos.bench import Watched
 from tests.chaos.findings import Finding
-from tests.hold.flood import Callers, request, texts
+from tests.hold.flood import Callers, texts
 
 CALLERS = 64
 LOAD_S = 1.0

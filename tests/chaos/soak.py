@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from scripts.capacity import ASKS, NOUNS
+from scripts.drive import request
 from tests.chaos import bench
 from tests.chaos.bench import Watched
 from tests.chaos.findings import Finding
-from tests.hold.flood import Callers, request, texts
+from tests.hold.flood import Callers, texts
 
 PER_S = 300.0
 WARM_S = 120.0  # until the in-process cache is full: 10,000 entries at some 100 new ones a second
@@ -62,7 +62,7 @@ async def _mixed(watched: Watched, seconds: float) -> tuple[Counter[str], list[S
     dice, pool, new = random.Random(5), Callers(watched.port), texts("soak")
     codes: Counter[str] = Counter()
     samples: list[Sample] = []
-    known = [f"{ask.format(noun=noun)} again" for ask in ASKS for noun in NOUNS]
+    known = [new() for _ in range(50)]
 
     async def ask(asked: bytes) -> None:
         try:

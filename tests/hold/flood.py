@@ -1,63 +1,20 @@
-"""Open arrivals: queries that come when they come, whether or not the last was answered.
+"""Open arrivals from an asyncio client, for tests that do other things meanwhile.
 
-A closed loop slows down with the server that it measures, and so hides its stalls;
-here each query has its own moment, and its latency counts from that moment. One
-process, raw sockets, kept alive.
+`scripts/drive.py` is the driver that measures; its outcome and its queries are used here.
 """
 
 import asyncio
-import itertools
-import json
 import random
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import cast
 
-from scripts.capacity import ASKS, NOUNS
+from scripts import drive
+from scripts.drive import Outcome, request
 
 CONNECTIONS_MAX = 4000
 ANSWER_WITHIN_S = 20.0
-
-
-@dataclass
-class Outcome:
-    """What the callers saw. `lost` had no answer, or one that breaks the contract's shape."""
-
-    offered: int = 0
-    codes: Counter[int] = field(default_factory=Counter)
-    lost: int = 0
-    without_retry_after: int = 0
-    latencies_s: list[float] = field(default_factory=list)
-    refusals_s: list[float] = field(default_factory=list)
-    behind_s: float = 0.0
-    took_s: float = 0.0
-    drained_s: float = 0.0
-
-    def percentile_ms(self, fraction: float, of: list[float] | None = None) -> float:
-        ordered = sorted(self.latencies_s if of is None else of)
-        return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] * 1000 if ordered else 0.0
-
-    @property
-    def goodput(self) -> float:
-        """Answers a second."""
-        return self.codes[200] / self.took_s if self.took_s else 0.0
-
-    @property
-    def others(self) -> str:
-        """What was neither an answer nor a refusal; empty where there was nothing else."""
-        odd = [f"{number} × {code}" for code, number in sorted(self.codes.items()) if code not in (200, 429)]
-        return ", ".join(odd + [f"{self.lost} lost"] * bool(self.lost))
-
-    def note(self, head: bytes, waited_s: float) -> None:
-        code = int(head[9:12])
-        self.codes[code] += 1
-        if code == 200:
-            self.latencies_s.append(waited_s)
-        elif code == 429:
-            self.refusals_s.append(waited_s)
-            self.without_retry_after += b"\r\nretry-after: " not in head.lower()
 
 
 class Caller(asyncio.Protocol):
@@ -93,14 +50,6 @@ class Caller(asyncio.Protocol):
         self.closing = True
         if self.waiting and not self.waiting.done():
             self.waiting.set_exception(ConnectionError("lost"))
-
-
-def request(text: str, *, path: str = "/v1/query-classify", extra: str = "") -> bytes:
-    body = json.dumps({"text": text})
-    return (
-        f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{extra}"
-        f"content-length: {len(body)}\r\n\r\n{body}"
-    ).encode()
 
 
 class Callers:
@@ -143,9 +92,8 @@ class Callers:
 
 def texts(seed: str) -> Callable[[], str]:
     """Endless queries, no two alike, and as long as those that capacity is measured with."""
-    dice, numbers = random.Random(seed), itertools.count()
-    run = 1000 + zlib.crc32(seed.encode()) % 9000
-    return lambda: f"{dice.choice(ASKS).format(noun=dice.choice(NOUNS))} {run}-{next(numbers)}"
+    found = drive.texts(zlib.crc32(seed.encode()))
+    return lambda: next(found)
 
 
 async def flood(

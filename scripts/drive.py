@@ -1,0 +1,329 @@
+"""A load driver that is cheap enough to share a machine with what it drives.
+
+Raw sockets and one epoll, no framework: about 30 µs of CPU a query, where an
+asyncio client takes 150 to 200. `Driver.closed` keeps so many queries in flight;
+`Driver.open` sends each at its own moment, answered or not. A closed loop slows
+down with the server that it measures and so hides its stalls: rates are measured
+with the first, latencies with the second, counted from the moment that was due.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import select
+import socket
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+CLASSIFY = "/v1/query-classify"
+CONNECTIONS_MAX = 4000
+ANSWER_WITHIN_S = 20.0
+
+# Sentences of 13 to 15 words, most of them one token each: with [CLS] and [SEP], 16 tokens.
+ASKS = (
+    "summarize the minutes of the {} {} meeting for the {} {} team",
+    "write a short poem about a {} {} and a very {} {}",
+    "which of these names a {} {}: a {} {} or a chair",
+    "how would you teach a {} {} to draw a {} {} well",
+    "write a function that sorts a {} {} list by {} {} weight",
+    "what should a {} {} know before it buys a {} {} house",
+)
+QUALITIES = (
+    "old young small large green blue red white black golden silver dark bright quiet loud slow quick "
+    "warm cold soft hard heavy light long short wide narrow deep high low early late happy sad brave "
+    "gentle proud simple strange famous hidden broken empty full fresh dry wet sharp smooth round flat "
+    "square thick thin rich poor wild calm clean rough sweet bitter royal rural"
+)
+THINGS = (
+    "garden violin bridge harbour comet kitchen glacier orchard train river mountain window market "
+    "teacher doctor farmer soldier painter writer singer dancer driver pilot captain king queen prince "
+    "child mother father brother sister friend horse dog cat bird fish lion bear wolf tree flower forest "
+    "island ocean desert valley village city castle church school library hospital factory office station "
+    "airport engine camera clock mirror bottle"
+)
+UNIQUE = 64**4  # two words of each list
+
+
+def texts(seed: int) -> Iterator[str]:
+    """Sixteen million queries of about 16 tokens, no two alike; another seed starts elsewhere."""
+    qualities, things = QUALITIES.split(), THINGS.split()
+    start = random.Random(seed).randrange(UNIQUE)
+    for number in range(UNIQUE):
+        # An odd step walks a power of two in full, and neighbours differ in every word.
+        place = (start + number * 10_368_889) % UNIQUE
+        words = (
+            qualities[place & 63],
+            things[place >> 6 & 63],
+            qualities[place >> 12 & 63],
+            things[place >> 18],
+        )
+        yield ASKS[(place * 7 >> 9) % len(ASKS)].format(*words)
+
+
+def request(text: str, *, path: str = CLASSIFY, extra: str = "") -> bytes:
+    """One HTTP request that asks for `text`; `extra` holds header lines, each with its CRLF."""
+    body = json.dumps({"text": text}).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{extra}"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def requests(seed: int) -> Iterator[bytes]:
+    """Endless requests, each for a query of its own."""
+    return (request(text) for text in texts(seed))
+
+
+def steady(per_s: float) -> Iterator[float]:
+    """Moments at a constant pace, in seconds."""
+    return (number / per_s for number in itertools.count())
+
+
+def poisson(per_s: float, seed: int) -> Iterator[float]:
+    """Moments as independent callers make them, in seconds."""
+    dice = random.Random(seed)
+    return itertools.accumulate(dice.expovariate(per_s) for _ in itertools.count())
+
+
+def percentile(ordered: Sequence[float], fraction: float) -> float:
+    """The nearest-rank percentile of sorted values; NaN of none."""
+    if not ordered:
+        return math.nan
+    return ordered[min(len(ordered) - 1, math.ceil(fraction * len(ordered)) - 1)]
+
+
+@dataclass
+class Outcome:
+    """What the callers saw.
+
+    hits_s, misses_s, refusals_s  seconds from the moment due to the answer's last byte
+    lost        had no answer, or the connection broke
+    took_s      the span in which queries were sent
+    drained_s   how long after it the last answer came
+    behind_s    how late the driver itself was, at worst
+    """
+
+    offered: int = 0
+    codes: Counter[int] = field(default_factory=Counter)
+    hits_s: array[float] = field(default_factory=lambda: array("d"))
+    misses_s: array[float] = field(default_factory=lambda: array("d"))
+    refusals_s: array[float] = field(default_factory=lambda: array("d"))
+    without_retry_after: int = 0
+    lost: int = 0
+    took_s: float = 0.0
+    drained_s: float = 0.0
+    behind_s: float = 0.0
+
+    @property
+    def goodput(self) -> float:
+        """Answers a second."""
+        return self.codes[200] / self.took_s if self.took_s else 0.0
+
+    def answered_ms(self, fraction: float) -> float:
+        """A percentile of the latencies of all answers, hit or miss, in milliseconds."""
+        return percentile(sorted([*self.hits_s, *self.misses_s]), fraction) * 1000
+
+    @property
+    def others(self) -> str:
+        """What was neither an answer nor a refusal; empty where there was nothing else."""
+        odd = [f"{number} × {code}" for code, number in sorted(self.codes.items()) if code not in (200, 429)]
+        return ", ".join(odd + [f"{self.lost} lost"] * bool(self.lost))
+
+    def note(self, answer: bytes, waited_s: float) -> None:
+        code = int(answer[9:12])
+        self.codes[code] += 1
+        if code == 200:
+            (self.misses_s if b"\r\nx-cache: miss" in answer else self.hits_s).append(waited_s)
+        elif code == 429:
+            self.refusals_s.append(waited_s)
+            self.without_retry_after += b"\r\nretry-after: " not in answer
+
+
+class _Connection:
+    __slots__ = ("due", "seen", "sock", "unsent", "whole")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.due = 0.0  # of the query under way
+        self.unsent = b""  # until the connection stands
+        self.seen = b""
+        self.whole = 0  # bytes of the answer, once its head is read
+
+
+class Driver:
+    """Connections to one gateway, kept alive between runs. Use as a context manager."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self._address = (host, port)
+        self._epoll = select.epoll()
+        self._all: dict[int, _Connection] = {}
+        self._idle: list[_Connection] = []
+        self._under_way = 0
+        self._seen = Outcome()
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for connection in self._all.values():
+            connection.sock.close()
+        self._epoll.close()
+
+    def closed(self, asked: Iterator[bytes], *, connections: int, seconds: float) -> Outcome:
+        """Keep `connections` queries in flight for `seconds`; a query is due when it is sent."""
+        seen = self._begin()
+        began = time.perf_counter()
+        end = began + seconds
+        for _ in range(connections):
+            self._send(next(asked), time.perf_counter())
+        while self._under_way:
+            now = time.perf_counter()
+            free = self._poll(max(0.0, end - now) if now < end else ANSWER_WITHIN_S)
+            if free is None:
+                break
+            now = time.perf_counter()
+            if now < end:
+                for _ in range(free):
+                    self._send(next(asked), now)
+        return self._end(began, seconds, seen)
+
+    def open(self, asked: Iterator[bytes], arrivals: Iterator[float], *, seconds: float) -> Outcome:
+        """Send a query at each of `arrivals` (in seconds from now) for `seconds`."""
+        seen = self._begin()
+        began = time.perf_counter()
+        end = began + seconds
+        due = began + next(arrivals)
+        while due < end:
+            now = time.perf_counter()
+            if now >= due:
+                seen.behind_s = max(seen.behind_s, now - due)
+                # A few at a time, so that a late driver still reads its answers.
+                for _ in range(8):
+                    self._send(next(asked), due)
+                    due = began + next(arrivals)
+                    if due > now or due >= end:
+                        break
+                self._poll(0.0)
+            else:
+                self._poll(due - now)
+        while self._under_way:
+            if self._poll(ANSWER_WITHIN_S) is None:
+                break
+        return self._end(began, seconds, seen)
+
+    def _begin(self) -> Outcome:
+        self._seen = Outcome()
+        self._under_way = 0
+        return self._seen
+
+    def _end(self, began: float, seconds: float, seen: Outcome) -> Outcome:
+        seen.took_s = seconds
+        seen.drained_s = max(0.0, time.perf_counter() - began - seconds)
+        for connection in [c for c in self._all.values() if c.due]:
+            self._lose(connection)
+        return seen
+
+    def _send(self, asked: bytes, due: float) -> None:
+        seen = self._seen
+        seen.offered += 1
+        connection = self._idle.pop() if self._idle else self._connect()
+        if connection is None:
+            seen.lost += 1
+            return
+        connection.due = due
+        self._under_way += 1
+        try:
+            connection.unsent = asked[connection.sock.send(asked) :]
+        except BlockingIOError:  # a new connection does not stand yet
+            connection.unsent = asked
+        except OSError:
+            self._lose(connection)
+            return
+        if connection.unsent:
+            self._epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLOUT)
+
+    def _connect(self) -> _Connection | None:
+        if len(self._all) >= CONNECTIONS_MAX:
+            return None
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect_ex(self._address)
+        connection = _Connection(sock)
+        self._all[sock.fileno()] = connection
+        self._epoll.register(sock, select.EPOLLIN)
+        return connection
+
+    def _poll(self, wait_s: float) -> int | None:
+        """Read what has come. Returns how many queries ended; None when nothing came for a long wait."""
+        if wait_s > 0 and not select.select([self._epoll], [], [], wait_s)[0]:
+            return 0 if wait_s < ANSWER_WITHIN_S else None
+        ended = 0
+        for number, event in self._epoll.poll(0):
+            connection = self._all.get(number)
+            if connection is None:
+                continue
+            broke = bool(event & select.EPOLLOUT) and not self._flush(connection)
+            ended += broke or (bool(event & ~select.EPOLLOUT) and self._read(connection))
+        return ended
+
+    def _flush(self, connection: _Connection) -> bool:
+        try:
+            connection.unsent = connection.unsent[connection.sock.send(connection.unsent) :]
+        except BlockingIOError:
+            return True
+        except OSError:
+            self._lose(connection)
+            return False
+        if not connection.unsent:
+            self._epoll.modify(connection.sock, select.EPOLLIN)
+        return True
+
+    def _read(self, connection: _Connection) -> bool:
+        """Read from one connection. Returns whether its query ended, well or not."""
+        try:
+            data = connection.sock.recv(65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            had_query = bool(connection.due)
+            self._lose(connection)
+            return had_query
+        seen = connection.seen = connection.seen + data if connection.seen else data
+        if not connection.whole:
+            end = seen.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            start = seen.index(b"content-length: ") + 16
+            connection.whole = end + 4 + int(seen[start : seen.index(b"\r", start)])
+        if len(seen) < connection.whole:
+            return False
+        self._seen.note(seen, time.perf_counter() - connection.due)
+        self._under_way -= 1
+        connection.due, connection.seen, connection.whole = 0.0, b"", 0
+        if b"\r\nconnection: close" in seen:
+            self._drop(connection)
+        else:
+            self._idle.append(connection)
+        return True
+
+    def _lose(self, connection: _Connection) -> None:
+        if connection.due:
+            self._seen.lost += 1
+            self._under_way -= 1
+        elif connection in self._idle:
+            self._idle.remove(connection)
+        self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        self._all.pop(connection.sock.fileno(), None)
+        connection.sock.close()
