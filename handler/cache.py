@@ -1,13 +1,18 @@
 """The in-process level of the cache: bounded, least recently used goes first, and timed.
 
-Knows nothing of queries or of the level behind it.
+Knows nothing of queries or of the level behind it. Each entry is one packed
+`bytes`: 290 bytes of memory in all, where a general timed cache takes 450
+(docs/decisions/0006).
 """
 
+import struct
+from collections import OrderedDict
 from collections.abc import Callable
 
-from cachetools import TLRUCache
-
 from handler.decision import Scores
+
+# When an entry's time is over, in the clock's seconds, and whether its query was truncated.
+_HEAD = struct.Struct("<d?")
 
 
 class L1:
@@ -19,20 +24,41 @@ class L1:
     def __init__(self, *, size_max: int, ttl_s: float, now: Callable[[], float]) -> None:
         self.size_max = size_max
         self._ttl_s = ttl_s
-        self._lasts_s = ttl_s  # of the entry being put; read by the ttu call within the same put
-        self._entries: TLRUCache[bytes, Scores] = TLRUCache(
-            maxsize=size_max, ttu=lambda _key, _scores, at: at + self._lasts_s, timer=now
-        )
+        self._now = now
+        self._entries: OrderedDict[bytes, bytes] = OrderedDict()  # least recently used first
 
     def get(self, key: bytes) -> Scores | None:
-        return self._entries.get(key)
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        over, truncated = _HEAD.unpack_from(entry)
+        if self._now() >= over:
+            del self._entries[key]
+            return None
+        self._entries.move_to_end(key)
+        return Scores(entry[_HEAD.size :], truncated)
 
     def put(self, key: bytes, scores: Scores, *, lasts_s: float | None = None) -> None:
         """Keep `scores` for `lasts_s` seconds, never longer than the TTL."""
         if not self.size_max:
             return
-        self._lasts_s = self._ttl_s if lasts_s is None else min(lasts_s, self._ttl_s)
-        self._entries[key] = scores
+        now = self._now()
+        over = now + (self._ttl_s if lasts_s is None else min(lasts_s, self._ttl_s))
+        self._entries[key] = _HEAD.pack(over, scores.truncated) + scores.packed
+        self._entries.move_to_end(key)
+        if len(self._entries) > self.size_max:
+            self._entries.popitem(last=False)
+        self._forget(now, at_most=2)  # twice as fast as entries come, at a cost that is bounded
 
     def __len__(self) -> int:
+        """Entries held. One whose time is over may count until those used before it have gone."""
+        self._forget(self._now(), at_most=len(self._entries))
         return len(self._entries)
+
+    def _forget(self, now: float, *, at_most: int) -> None:
+        """Drop the least recently used entries whose time is over."""
+        for _ in range(at_most):
+            oldest = next(iter(self._entries.values()), None)
+            if oldest is None or _HEAD.unpack_from(oldest)[0] > now:
+                return
+            self._entries.popitem(last=False)

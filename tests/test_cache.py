@@ -130,16 +130,27 @@ def test_the_least_recently_used_entry_goes_first() -> None:
     assert [l1.get(key) for key in (b"a", b"b", b"c")] == [scores(1), None, scores(3)]
 
 
-def test_an_entry_past_its_time_goes_before_one_that_is_still_good() -> None:
+def test_entries_past_their_time_go_though_nobody_asks_for_them() -> None:
     clock = Clock()
-    l1 = cache_of(2, clock)
-    l1.put(b"good", scores(1))
-    l1.put(b"old", scores(2), lasts_s=1)
-    clock.s += 1
+    l1 = cache_of(10, clock)
+    for number in range(4):
+        l1.put(b"old %d" % number, scores(number))
+    clock.s += TTL_S
 
-    l1.put(b"new", scores(3))
+    held = []
+    for number in range(4):
+        l1.put(b"new %d" % number, scores(number))
+        held.append(len(l1._entries))
 
-    assert l1.get(b"good") == scores(1)
+    assert held == [3, 2, 3, 4]
+
+
+def test_what_was_truncated_is_so_when_it_is_got() -> None:
+    l1 = cache_of(2, Clock())
+
+    l1.put(b"a", Scores(b"1234", truncated=True))
+
+    assert l1.get(b"a") == Scores(b"1234", truncated=True)
 
 
 def test_entries_past_their_time_do_not_count() -> None:

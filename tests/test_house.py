@@ -61,7 +61,6 @@ ONLY_IN: dict[str, str] = {
     "prometheus_client": "telemetry",
     "onnxruntime": "model",
     "tokenizers": "model",
-    "cachetools": "cache",
     "redis": "redis_link",
 }
 NEVER = {

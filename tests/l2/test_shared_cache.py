@@ -109,7 +109,7 @@ async def test_a_hit_is_kept_in_l1_no_longer_than_in_redis(model: Path, redis_ur
     async with gateway(model, REDIS_URL=redis_url) as one, gateway(model, REDIS_URL=redis_url) as other:
         l1 = other.gateway.l1
         clock = iter(range(0, 100_000, 500))
-        l1._entries = type(l1._entries)(l1.size_max, ttu=l1._entries.ttu, timer=lambda: next(clock))
+        l1._now = lambda: next(clock)
         await asyncio.gather(one.ask("shared"), one.written())
 
         assert [await other.ask("shared") for _ in range(2)] == ["l2", "l2"]
