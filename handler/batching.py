@@ -59,8 +59,14 @@ class Ticket(msgspec.Struct, eq=False):
     arrived: float = 0.0
     done: asyncio.Future[Answered] | None = None
 
+    @property
+    def dropped(self) -> bool:
+        """Whether it failed, or was left out of every batch; then nobody may join it any more."""
+        done = self.done
+        return done is not None and done.done() and (done.cancelled() or done.exception() is not None)
+
     def dead(self, now: float) -> DropReason | None:
-        if not self.wanted:
+        if not self.wanted or (self.done is not None and self.done.cancelled()):
             return "caller_gone"
         return "deadline" if now >= self.deadline else None
 
@@ -253,25 +259,17 @@ class Batcher:
         self.batches = 0
         self.answered = 0
 
-    async def submit(self, ticket: Ticket) -> Answered:
-        """Queue a query and wait for its scores.
+    def submit(self, ticket: Ticket) -> asyncio.Future[Answered]:
+        """Queue a query. Raises `Overloaded` at once when there is no room.
 
-        Raises `Overloaded` at once when there is no room, `DeadlineExceeded` when
-        its time was over before a lane took it, or what the model raised on it.
+        The future ends with its scores, with `DeadlineExceeded` when its time was
+        over before a lane took it, or with what the model raised on it.
         """
         loop = asyncio.get_running_loop()
-        ticket.done = loop.create_future()
         self.plan.add(ticket, loop.time())
+        ticket.done = loop.create_future()
         self._wake()
-        try:
-            return await ticket.done
-        except asyncio.CancelledError:
-            ticket.wanted = False
-            raise
-
-    def require_room(self, tokens: int) -> None:
-        """Raise `Overloaded` when `submit` would, before anything is spent on it."""
-        self.plan.require_room(tokens, asyncio.get_running_loop().time())
+        return ticket.done
 
     def alive(self, now: float) -> bool:
         """Whether every lane runs and none hangs in a model run."""

@@ -8,18 +8,18 @@ not know the others. Knows nothing of HTTP: `app.py` does.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from handler import entries
-from handler.batching import Batcher, Ticket
+from handler.batching import Answered, Batcher, Ticket
 from handler.cache import L1
 from handler.decision import Decision, Scores, decide
 from handler.errors import DeadlineExceeded
 from handler.l2 import L2
-from handler.query import estimate_tokens, key, normalise
+from handler.query import Normalised, estimate_tokens, key, normalise
 from handler.shelf import Shelf
 from handler.telemetry import Telemetry
 
@@ -61,22 +61,83 @@ class Landed(msgspec.Struct, frozen=True):
 
 
 class Flight:
-    """One trip to Redis and the model, shared by all who ask the same thing meanwhile."""
+    """One trip to Redis and the model, shared by all who ask the same thing meanwhile.
 
-    __slots__ = ("task", "ticket", "waiters")
+    ticket  its place in the queue; wanted for as long as somebody sits here
+    """
 
-    def __init__(self, ticket: Ticket, trip: Coroutine[None, None, Landed]) -> None:
+    __slots__ = ("landed", "seats", "ticket", "trip")
+
+    def __init__(self, ticket: Ticket) -> None:
         self.ticket = ticket
-        self.waiters = 0
-        self.task = asyncio.get_running_loop().create_task(trip)
-        # All who asked may have left before it failed; its error is then nobody's.
-        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self.seats: set[Seat] = set()
+        self.landed = False
+        self.trip: asyncio.Task[None] | None = None  # to Redis, where there is one
 
     @property
     def boards(self) -> bool:
         """Whether a newcomer may still join: not once it was dropped from the queue."""
-        done = self.ticket.done
-        return done is None or not done.done() or done.exception() is None
+        return not (self.landed or self.ticket.dropped)
+
+    def land(self, landed: Landed) -> None:
+        self.landed = True
+        for seat in self.seats:
+            seat.land(landed)
+
+    def crash(self, error: BaseException) -> None:
+        self.landed = True
+        for seat in self.seats:
+            seat.fail(error)
+
+
+class Seat:
+    """One caller's place on a flight, who waits for its end, for a deadline, or hangs up.
+
+    Leaving early hurts nobody else: the flight goes on for those who stay, and is
+    dropped before the model runs once nobody does.
+    """
+
+    __slots__ = ("_call", "_caller_left", "_deadline", "_flight", "_timer", "landed")
+
+    def __init__(
+        self, flight: Flight, deadline: float, caller_left: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.landed: asyncio.Future[Landed] = loop.create_future()
+        self._flight = flight
+        self._deadline = deadline
+        self._caller_left = caller_left
+        self._call: asyncio.Future[None] | None = None
+        look_at = min(deadline, loop.time() + WATCH_AFTER_S) if caller_left else deadline
+        self._timer = loop.call_at(look_at, self._look)
+        flight.seats.add(self)
+        flight.ticket.wanted = True
+
+    def leave(self) -> None:
+        """Make room. To be called once, whatever became of it."""
+        self._flight.seats.discard(self)
+        self._flight.ticket.wanted = bool(self._flight.seats)
+        self._timer.cancel()
+        if self._call is not None:
+            self._call.cancel()
+
+    def land(self, landed: Landed) -> None:
+        if not self.landed.done():
+            self.landed.set_result(landed)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.landed.done():
+            self.landed.set_exception(error)
+
+    def _look(self) -> None:
+        """The answer takes its time: see whether its time is over, else whether the caller is there."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._deadline or self._caller_left is None:
+            self.fail(DeadlineExceeded("the query's time was over before its answer was there"))
+            return
+        self._call = asyncio.ensure_future(self._caller_left())
+        self._call.add_done_callback(lambda _: self.fail(CallerGone()))
+        self._timer = loop.call_at(self._deadline, self._look)
 
 
 class Gateway:
@@ -122,21 +183,18 @@ class Gateway:
             self.telemetry.cache_hit("L1")
             return self._answer(scores, "l1", stages)
 
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
         landed: Landed | None = None
         try:
             flight = self._flights.get(name)
             if flight is None or not flight.boards:
-                tokens = estimate_tokens(query, router.manifest.limits)
-                if self.l2 is None:
-                    # Before a flight: a refusal must cost less than a hit. Where there is Redis, it
-                    # is asked first, since what it knows needs no room.
-                    self.batcher.require_room(tokens)
-                ticket = Ticket(query=query, tokens=tokens, deadline=deadline)
-                flight = self._flights[name] = Flight(ticket, self._fly(name, ticket, router))
+                flight = self._depart(name, query, deadline, router)
             flight.ticket.deadline = max(flight.ticket.deadline, deadline)
-            landed = await self._board(flight, deadline, caller_left)
+            seat = Seat(flight, deadline, caller_left)
+            try:
+                landed = await seat.landed
+            finally:
+                seat.leave()
         finally:
             # Once per query, joiners and failures too: hit rates are about queries, not flights.
             if landed is not None and landed.cache == "l2":
@@ -146,70 +204,58 @@ class Gateway:
         waited_s = time.perf_counter() - looked_up
         return self._answer(landed.scores, landed.cache, stages + shares(landed.stages, waited_s))
 
-    async def _fly(self, name: bytes, ticket: Ticket, router: "Router") -> Landed:
-        """What happens once for all who ask the same thing at the same time.
+    def _depart(self, name: bytes, query: Normalised, deadline: float, router: "Router") -> Flight:
+        """Begin what happens once for all who ask the same thing at the same time.
 
         Redis is asked before the queue is: a gateway that sheds misses goes on serving hits.
+        Without it, a full queue refuses before anything is spent. Raises `Overloaded`.
         """
-        try:
-            stages: Stages = ()
-            entry = entries.key(router.version, name)
-            if self.l2 is not None:
-                asked = time.perf_counter()
-                found = await self.l2.get(entry, len(router.manifest.tasks))
-                stages = (("l2", time.perf_counter() - asked),)
-                if found is not None:
-                    self.l1.put(name, found.scores, lasts_s=found.lasts_s)
-                    return Landed(found.scores, "l2", stages)
-            answered = await self.batcher.submit(ticket)
-            self.l1.put(name, answered.scores)
-            if self.l2 is not None:
-                self.l2.put(entry, answered.scores)
-            spent = (
-                ("queue", answered.queue_s),
-                ("tokenize", answered.tokenize_s),
-                ("infer", answered.infer_s),
-            )
-            return Landed(answered.scores, "miss", stages + spent)
-        finally:
-            flight = self._flights.get(name)
-            if flight is not None and flight.ticket is ticket:  # else a newer one has taken its place
-                del self._flights[name]
+        ticket = Ticket(query=query, tokens=estimate_tokens(query, router.manifest.limits), deadline=deadline)
+        flight = Flight(ticket)
+        if self.l2 is None:
+            self._queue(name, flight, ())
+        else:
+            flight.trip = asyncio.get_running_loop().create_task(self._ask_l2(self.l2, name, flight, router))
+        self._flights[name] = flight
+        return flight
 
-    async def _board(
-        self, flight: Flight, deadline: float, caller_left: Callable[[], Awaitable[None]] | None
-    ) -> Landed:
-        """Wait for a flight as long as this caller would.
-
-        Leaving early hurts nobody else: the flight goes on for those who stay,
-        and is dropped before the model runs once nobody does.
-        """
-        loop = asyncio.get_running_loop()
-        waiting: set[asyncio.Future[Any]] = {flight.task}
-        flight.waiters += 1
-        flight.ticket.wanted = True
-        hung_up: asyncio.Future[None] | None = None
+    async def _ask_l2(self, l2: L2, name: bytes, flight: Flight, router: "Router") -> None:
         try:
-            patience_s = deadline - loop.time()
-            if caller_left and patience_s > WATCH_AFTER_S:
-                await asyncio.wait(waiting, timeout=WATCH_AFTER_S)
-                if not flight.task.done():
-                    hung_up = asyncio.ensure_future(caller_left())
-                    waiting.add(hung_up)
-            if not flight.task.done():
-                await asyncio.wait(
-                    waiting, timeout=max(0.0, deadline - loop.time()), return_when=asyncio.FIRST_COMPLETED
-                )
-            if flight.task.done():
-                return flight.task.result()
-            if hung_up is not None and hung_up.done():
-                raise CallerGone
-            raise DeadlineExceeded("the query's time was over before its answer was there")
-        finally:
-            flight.waiters -= 1
-            flight.ticket.wanted = flight.waiters > 0
-            if hung_up is not None:
-                hung_up.cancel()
+            asked = time.perf_counter()
+            found = await l2.get(entries.key(router.version, name), len(router.manifest.tasks))
+            stages = (("l2", time.perf_counter() - asked),)
+            if found is None:
+                self._queue(name, flight, stages)
+                return
+            self.l1.put(name, found.scores, lasts_s=found.lasts_s)
+            flight.land(Landed(found.scores, "l2", stages))
+        except Exception as error:
+            flight.crash(error)
+        self._gone(name, flight)
+
+    def _queue(self, name: bytes, flight: Flight, stages: Stages) -> None:
+        """Wait for the model. Raises `Overloaded`."""
+        self.batcher.submit(flight.ticket).add_done_callback(
+            lambda answered: self._arrive(name, flight, stages, answered)
+        )
+
+    def _arrive(
+        self, name: bytes, flight: Flight, stages: Stages, answered: "asyncio.Future[Answered]"
+    ) -> None:
+        self._gone(name, flight)
+        if error := answered.exception():
+            flight.crash(error)
+            return
+        answer = answered.result()
+        self.l1.put(name, answer.scores)
+        if self.l2 is not None:
+            self.l2.put(entries.key(self.shelf.router.version, name), answer.scores)
+        spent = (("queue", answer.queue_s), ("tokenize", answer.tokenize_s), ("infer", answer.infer_s))
+        flight.land(Landed(answer.scores, "miss", stages + spent))
+
+    def _gone(self, name: bytes, flight: Flight) -> None:
+        if self._flights.get(name) is flight:  # else a newer one has taken its place
+            del self._flights[name]
 
     def _answer(self, scores: Scores, cache: CacheLevel, stages: Stages) -> Answer:
         decision = decide(scores, self.shelf.policy, self.threshold)

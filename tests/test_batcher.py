@@ -18,8 +18,8 @@ def ticket(text: str, *, lasts_s: float = 60.0) -> Ticket:
     return Ticket(query=Normalised(text), tokens=10, deadline=deadline)
 
 
-def submit(house: House, text: str, **options: float) -> "asyncio.Task[Answered]":
-    return asyncio.create_task(house.batcher.submit(ticket(text, **options)))
+def submit(house: House, text: str, **options: float) -> "asyncio.Future[Answered]":
+    return house.batcher.submit(ticket(text, **options))
 
 
 def test_a_query_at_an_idle_gateway_waits_for_nothing() -> None:
