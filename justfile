@@ -44,6 +44,10 @@ evaluate *arguments: (_install "dev")
 capacity *arguments: (_install "serve") (_install "dev")
     {{ python }} scripts/capacity.py "$@"
 
+# Measure it against its limits, and write docs/performance.md (7 minutes; `just bench --short`: one)
+bench *arguments: (_install "serve") (_install "dev")
+    {{ python }} -m tests.bench "$@"
+
 # Break it on purpose, and write what it did into docs/reliability.md (7 minutes; `just chaos soak`: 10 more)
 chaos *arguments: (_install "dev")
     {{ python }} -m tests.chaos "$@"

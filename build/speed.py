@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from handler.model import GRAPH
 
 TOKENS = 16
+YARDSTICK_LAYERS = 6
 ROUNDS = 300
 
 
@@ -28,7 +29,7 @@ def time_ratio(folder: Path) -> tuple[float, float] | None:
     None where the export tools are not installed.
     """
     try:
-        yardstick = _six_layers()
+        yardstick = minilm(YARDSTICK_LAYERS)
     except ImportError:
         return None
     mine, theirs = _session((folder / GRAPH).read_bytes()), _session(yardstick)
@@ -44,8 +45,8 @@ def time_ratio(folder: Path) -> tuple[float, float] | None:
     return quiet[0] * 1000, quiet[0] / quiet[1]
 
 
-def _six_layers() -> bytes:
-    """Make a MiniLM of six layers, quantised the usual way (dynamic, signed weights by channel).
+def minilm(layers: int) -> bytes:
+    """Make a MiniLM's graph, quantised the usual way (dynamic, signed weights by channel).
 
     Its weights are random: time does not depend on them.
     """
@@ -56,7 +57,7 @@ def _six_layers() -> bytes:
     config = BertConfig(
         vocab_size=30522,
         hidden_size=384,
-        num_hidden_layers=6,
+        num_hidden_layers=layers,
         num_attention_heads=12,
         intermediate_size=1536,
         num_labels=10,

@@ -5,6 +5,7 @@ import platform
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.served import ROOT
@@ -44,14 +45,14 @@ def write(scenario: str, command: str, on: str, findings: Iterable[Finding]) -> 
     put(scenario, "\n".join([*rows, "", f"Written by `{command}` on {today}: {on}."]))
 
 
-def put(scenario: str, text: str) -> None:
+def put(scenario: str, text: str, page: Path = PAGE) -> None:
+    """Replace what stands between a scenario's markers on a page."""
     begin, end = f"<!-- {scenario}:begin -->", f"<!-- {scenario}:end -->"
-    page = PAGE.read_text(encoding="utf-8")
-    before, found, rest = page.partition(begin)
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise SystemExit(f"chaos: {PAGE.name} must hold {begin} and {end}")
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+        raise SystemExit(f"{page.name} must hold {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def _text(path: str) -> str:

@@ -4,6 +4,7 @@ gate:FILE   model runs wait until FILE exists
 poison      a run that holds a text with the word `poison` raises
 lane        a lane's own code raises on a text with the word `fatal`
 thread      the lane's thread is told to exit on such a text
+filled:N    the in-process cache holds N entries from the start
 fills       every query leaves a megabyte behind: a leak that a soak must see
 """
 
@@ -11,9 +12,12 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from handler.batching import Batcher, Ticket
+from handler.cache import L1
 from handler.cli import main
+from handler.decision import Scores
 from handler.model import Run
 from handler.query import Normalised
 from handler.shelf import Shelf
@@ -23,6 +27,7 @@ def plant(fault: str) -> None:
     kind, _, argument = fault.partition(":")
     sound_score, sound_run = Shelf.score, Batcher._run
     kept: list[bytes] = []
+    sound_init = L1.__init__
 
     def score(self: Shelf, queries: list[Normalised]) -> Run:
         texts = [query.text for query in queries]
@@ -41,6 +46,13 @@ def plant(fault: str) -> None:
             raise RuntimeError("a bug in the lane")
         await sound_run(self, lane, batch)
 
+    def filled(self: L1, **options: Any) -> None:
+        sound_init(self, **options)
+        for _ in range(int(argument)):
+            self.put(os.urandom(16), Scores(os.urandom(40)))
+
+    if kind == "filled":
+        L1.__init__ = filled  # type: ignore[method-assign]
     Shelf.score = score  # type: ignore[method-assign]
     Batcher._run = run  # type: ignore[method-assign]
 

@@ -1,0 +1,103 @@
+"""Latency under open arrivals: each query at its own moment, however late the last answer is."""
+
+import random
+from bisect import bisect
+from collections.abc import Callable, Iterator
+from itertools import accumulate, islice, repeat
+
+from scripts.drive import Driver, percentile, poisson, request, requests, texts
+from tests.bench.figures import Figure, Measured, at_most
+from tests.bench.processes import Process, closed, gateway, known, pinned_apart
+
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+HIT_SHARE = 0.3
+ZIPF_TEXTS = 50_000
+CONNECTIONS = 64
+
+
+def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
+    """P50, P99 and P99.9 at shares of each mix's own capacity; the server on one CPU, the driver on the other."""
+    figures: list[Figure] = []
+    numbers: dict[str, list[dict[str, float]]] = {}
+    with pinned_apart() as cpu:
+        for mix, asked in MIXES.items():
+            numbers[mix] = []
+            with gateway(cpu, CACHE_L1_SIZE="100000") as server:
+                capacity = _capacity(server, asked)
+                for level in levels:
+                    point = _at(server, asked(int(level * 100)), level, level * capacity, seconds)
+                    numbers[mix].append(point)
+                    figures.append(_figure(mix, capacity, point))
+    return Measured(figures, numbers)
+
+
+def _known(seed: int) -> Iterator[bytes]:
+    return known()
+
+
+def _some_known(seed: int) -> Iterator[bytes]:
+    """A share of queries that are known, the rest new."""
+    dice, new = random.Random(seed), requests(seed)
+    old = [request(text) for text in islice(texts(0), 200)]
+    return (dice.choice(old) if dice.random() < HIT_SHARE else next(new) for _ in repeat(None))
+
+
+def _zipf(seed: int) -> Iterator[bytes]:
+    """Queries as often as 1/rank: what is asked most is asked far more than the rest."""
+    dice = random.Random(seed)
+    asked = [request(text) for text in islice(texts(0), ZIPF_TEXTS)]
+    sums = list(accumulate(1 / rank for rank in range(1, ZIPF_TEXTS + 1)))
+    return (asked[bisect(sums, dice.random() * sums[-1])] for _ in repeat(None))
+
+
+MIXES: dict[str, Callable[[int], Iterator[bytes]]] = {
+    "hits": _known,
+    "misses": requests,
+    "30% hits": _some_known,
+    "Zipf": _zipf,
+}
+
+
+def _capacity(server: Process, asked: Callable[[int], Iterator[bytes]]) -> float:
+    warm = asked(1)
+    if asked is _some_known:
+        closed(server, (request(text) for text in islice(texts(0), 200)), connections=1, seconds=0.15)
+    closed(server, warm, connections=CONNECTIONS, seconds=1.0)
+    per_s, _, _ = closed(server, warm, connections=CONNECTIONS, seconds=2.0)
+    return per_s
+
+
+def _at(
+    server: Process, asked: Iterator[bytes], level: float, per_s: float, seconds: float
+) -> dict[str, float]:
+    runs, run_of = (f"query_gateway_inference_batch_size_{part}" for part in ("count", "sum"))
+    before = server.metric(runs), server.metric(run_of)
+    with Driver(server.port) as driver:
+        seen = driver.open(asked, poisson(per_s, seed=int(level * 100)), seconds=seconds)
+    batches = server.metric(runs) - before[0]
+    answered = sorted([*seen.hits_s, *seen.misses_s])
+    return {
+        "level": level,
+        "per_s": per_s,
+        "p50_ms": percentile(answered, 0.5) * 1000,
+        "p99_ms": percentile(answered, 0.99) * 1000,
+        "p999_ms": percentile(answered, 0.999) * 1000,
+        "hits": len(seen.hits_s) / max(1, len(answered)),
+        "batch": (server.metric(run_of) - before[1]) / batches if batches else 0.0,
+        "failed": float(seen.offered - seen.codes[200]),
+        "behind_ms": seen.behind_s * 1000,
+    }
+
+
+def _figure(mix: str, capacity: float, point: dict[str, float]) -> Figure:
+    seen = (
+        f"P50 {point['p50_ms']:.2f}, P99 {point['p99_ms']:.2f}, P99.9 {point['p999_ms']:.2f} ms"
+        + (f"; {point['batch']:.1f} a batch" if point["batch"] else "")
+        + (f"; {point['hits']:.0%} hits" if mix == "Zipf" else "")
+        + (f"; {point['failed']:.0f} failed" if point["failed"] else "")
+    )
+    what = f"{mix}, {point['level']:.0%} of {capacity:.0f}/s"
+    wanted = {("hits", 0.5): 2.0, ("30% hits", 0.7): 20.0}.get((mix, point["level"]))
+    if wanted is None:
+        return Figure(what, seen)
+    return at_most(what, seen, point["p99_ms"], wanted, f"P99 {wanted:g} ms")
