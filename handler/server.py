@@ -6,6 +6,7 @@ and the listener are ours to put in order. Read `Process.run` first.
 
 import asyncio
 import errno
+import gc
 import ipaddress
 import logging
 import os
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 SAME_SIGNAL_S = 1.0
 # Cloud Run and `docker stop` kill after 10 s; a clean end must have happened by then.
 DRAIN_MAX_S = 8.0
+# A start takes this long at most, with a model.
+START_MAX_S = 5.0
 # No model run takes this long: a lane that does hangs, and the process is not alive.
 STALL_S = 10.0
 # Connections, most of them idle, that one process accepts; fewer where it may not open as many
@@ -194,7 +197,7 @@ class Process:
         )
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(self.batcher.run_lane()) for _ in range(self.batcher.lanes)]
-            background.append(tasks.create_task(self.shelf.fill(first_load)))
+            background.append(tasks.create_task(self._settle(first_load)))
             if self.gateway.l2:
                 background.append(tasks.create_task(self.gateway.l2.run()))
             background.append(tasks.create_task(self._watch_keys()))
@@ -210,6 +213,17 @@ class Process:
             await self._drain(server, listener)
             for task in background:
                 task.cancel()
+
+    async def _settle(self, first_load: "Future[Router]") -> None:
+        """Load the model, and from then on spare all that stands now the garbage collector's look.
+
+        A full collection would take 50 ms of silence every so many thousand queries
+        (docs/decisions/0007).
+        """
+        asyncio.get_running_loop().call_later(START_MAX_S, gc.enable)  # though no model comes
+        await self.shelf.fill(first_load)
+        gc.freeze()
+        gc.enable()
 
     async def _watch_keys(self) -> None:
         """Follow the files of keys, for as long as the process lives."""
@@ -274,6 +288,7 @@ def serve(settings: Settings) -> int:
     if reason := port_taken(settings.host, settings.port):
         log.error("cannot_listen", error_type="SettingsError", message=reason)
         return 1
+    gc.disable()  # a start makes much and leaves nothing to collect; `_settle` switches it on again
     # The model opens while the web framework is imported: both are over half of a start.
     first_load: Future[Router] = Future()
     Thread(target=_load_first, args=(settings, first_load), daemon=True, name="load").start()

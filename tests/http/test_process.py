@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts.drive import Driver, requests
 from tests.served import CLASSIFY, MODEL, ROOT, Served, eventually, free_port
 
 
@@ -221,3 +222,13 @@ def test_a_task_that_the_model_does_not_know_stops_the_start_with_the_list_of_th
         "ROUTE_FAST_TASKS: sumarization: not a task of this model, which knows classification,"
         in refused.stdout
     )
+
+
+def test_the_garbage_collector_is_at_work_once_the_start_is_over() -> None:
+    with Served() as served, Driver(served.port) as driver:
+        collections = 'python_gc_collections_total{generation="0"}'
+        before = served.metric(collections)
+
+        driver.closed(requests(1), connections=300, seconds=0.5)
+
+        assert served.metric(collections) > before
