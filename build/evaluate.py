@@ -28,7 +28,8 @@ from pictures import draw
 from speed import time_ratio
 from tqdm import tqdm
 
-from handler.model import MANIFEST, ModelError
+from handler.errors import ModelError
+from handler.model import MANIFEST
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "models/quantized"

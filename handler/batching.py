@@ -12,15 +12,17 @@ import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from handler.decision import Scores
 from handler.errors import DeadlineExceeded, Overloaded
-from handler.model import Run
 from handler.query import Normalised
 from handler.telemetry import Telemetry
+
+if TYPE_CHECKING:  # the runtime is imported on a thread of its own, while the start goes on
+    from handler.model import Run
 
 DropReason = Literal["deadline", "caller_gone"]
 
@@ -236,7 +238,7 @@ class Batcher:
     def __init__(
         self,
         plan: Plan,
-        score: Callable[[list[Normalised]], Run],
+        score: "Callable[[list[Normalised]], Run]",
         *,
         lanes: int,
         executor: Executor,

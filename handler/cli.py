@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(settings: Settings) -> int:
     """Verify settings and model without serving: what a deployment runs first."""
     from handler.decision import UnknownTask
-    from handler.model import ModelError, describe
+    from handler.errors import ModelError
+    from handler.model import describe
     from handler.server import load_router, open_keyring
     from handler.shelf import policy_of
     from handler.wire import encode
@@ -80,7 +81,7 @@ def _check(settings: Settings) -> int:
 def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
     """Route texts without a server; the answers are those that the server would give."""
     from handler.decision import UnknownTask, decide
-    from handler.model import ModelError
+    from handler.errors import ModelError
     from handler.query import normalise
     from handler.server import load_router
     from handler.shelf import policy_of
@@ -110,7 +111,8 @@ def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int
 
 def _cache(settings: Settings, arguments: argparse.Namespace) -> int:
     """Show or remove what stands in Redis. Needs the model's manifest, not the model."""
-    from handler.model import ModelError, read_manifest
+    from handler.errors import ModelError
+    from handler.model import read_manifest
 
     if not settings.redis_url:
         print("query-gateway: REDIS_URL is not set: there is no shared cache", file=sys.stderr)

@@ -8,6 +8,10 @@ seen and what would be accepted; they never hold the query's text.
 from typing import ClassVar
 
 
+class ModelError(Exception):
+    """A model folder that cannot be served; the message says which file and why."""
+
+
 class GatewayError(Exception):
     """An answer other than the one asked for. Subclasses fix the vocabulary."""
 

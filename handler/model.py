@@ -23,6 +23,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from handler.decision import Route, Scores
+from handler.errors import ModelError
 from handler.query import Limits, Normalised, normalise
 
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ TEXT_VERSION = 1
 
 
 FilesState = Literal["present", "missing", "changed"]
-
-
-class ModelError(Exception):
-    """A model folder that cannot be served; the message says which file and why."""
 
 
 class Golden(msgspec.Struct, frozen=True):

@@ -8,12 +8,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from handler.decision import Policy, override
-from handler.errors import ModelNotReady
-from handler.model import FilesState, ModelError, Router, Run, files_state
+from handler.errors import ModelError, ModelNotReady
 from handler.query import Normalised
 from handler.telemetry import Log
+
+if TYPE_CHECKING:  # the runtime is imported on a thread of its own, while the start goes on
+    from handler.model import FilesState, Router, Run
 
 RETRY_S = 1.0
 
@@ -22,7 +25,7 @@ class Shelf:
     """Holds the router, or the reason why there is none."""
 
     def __init__(
-        self, folder: Path, load: Callable[[], Router], log: Log, *, fast_tasks: Sequence[str] = ()
+        self, folder: Path, load: "Callable[[], Router]", log: Log, *, fast_tasks: Sequence[str] = ()
     ) -> None:
         """
         load        blocks and raises `ModelError`; it is called on a thread
@@ -41,7 +44,7 @@ class Shelf:
         return self._router is not None
 
     @property
-    def router(self) -> Router:
+    def router(self) -> "Router":
         """The model. Raises `ModelNotReady` while there is none."""
         if self._router is None:
             raise ModelNotReady(f"no model is loaded: {self.reason}", headers=(("retry-after", "1"),))
@@ -53,16 +56,18 @@ class Shelf:
             raise ModelNotReady(f"no model is loaded: {self.reason}")
         return self._policy
 
-    def score(self, queries: list[Normalised]) -> Run:
+    def score(self, queries: list[Normalised]) -> "Run":
         """Blocking model run, for the lanes."""
         return self.router.run(queries)
 
-    def files(self) -> FilesState:
+    def files(self) -> "FilesState":
         """Whether the loaded files still stand in the folder: `present`, `missing` or `changed`."""
+        from handler.model import files_state
+
         sums: Mapping[str, str] = self._router.manifest.files if self._router else {}
         return files_state(self.folder, sums)
 
-    def place(self, router: Router) -> None:
+    def place(self, router: "Router") -> None:
         """Take a model into service. Raises `UnknownTask` when the operator's policy is not for it."""
         self._policy = policy_of(router, self._fast_tasks)
         self._router, self.reason = router, None
@@ -91,7 +96,7 @@ class Shelf:
                 await sleep(RETRY_S)
 
 
-def policy_of(router: Router, fast_tasks: Sequence[str]) -> Policy:
+def policy_of(router: "Router", fast_tasks: Sequence[str]) -> Policy:
     """The operator's policy where there is one, else the model's own. Raises `UnknownTask`."""
     manifest = router.manifest
     return Policy(manifest.tasks, override(manifest.tasks, fast_tasks) if fast_tasks else manifest.policy)

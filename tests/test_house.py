@@ -180,6 +180,16 @@ def test_the_command_line_does_not_import_what_only_some_commands_need(library: 
     assert ran.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("library", ["litestar", "granian", "onnxruntime", "tokenizers", "redis", "numpy"])
+def test_a_process_imports_its_runtime_and_its_framework_side_by_side(library: str) -> None:
+    """Neither comes with the server's own module: one is imported on the loader's thread meanwhile."""
+    code = f"import sys, handler.server; print({library!r} in sys.modules)"
+
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "False"
+
+
 def test_the_story_does_not_know_the_web_framework_even_through_others() -> None:
     code = "import sys, handler.gateway; print({'litestar', 'granian'} & set(sys.modules))"
 

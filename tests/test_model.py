@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from handler.decision import Policy, Route, Scores, decide
+from handler.errors import ModelError
 from handler.model import (
     GRAPH,
     MANIFEST,
     TOKENIZER,
-    ModelError,
     Router,
     calibrated,
     describe,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from handler.errors import ModelNotReady
-from handler.model import ModelError, Router
+from handler.errors import ModelError, ModelNotReady
+from handler.model import Router
 from handler.shelf import RETRY_S, Shelf
 from handler.telemetry import Log
 from tests import virtual
