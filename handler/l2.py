@@ -111,6 +111,8 @@ class L2:
         self._late = False
         self._buffer: deque[tuple[bytes, Scores]] = deque()
         self._buffered = asyncio.Event()
+        # What the log has said of each open breaker: a kind of failure is said once.
+        self._told: set[tuple[str, L2Failure]] = set()
 
     @property
     def healthy(self) -> bool:
@@ -324,14 +326,15 @@ class L2:
     def _failed(self, breaker: Breaker, exc: Exception, *, count: int = 1) -> None:
         kind: L2Failure = exc.kind if isinstance(exc, LinkError) else "other"
         self.metrics.error(kind, count)
-        was_closed = breaker.closed
         breaker.failed(asyncio.get_running_loop().time())
         if breaker.closed:
             return
-        what = "look-ups" if breaker is self.reads else "writes"
+        what = self._what(breaker)
         trouble = f"{what}: {exc}" if isinstance(exc, LinkError) else f"{what}: {type(exc).__name__}"
-        if was_closed or self.trouble != trouble:
-            # Not once per probe: only what is new.
+        if (what, kind) not in self._told:
+            # Neither once per probe nor per wording: a text may hold a time that never repeats, and
+            # two kinds may take turns for hours.
+            self._told.add((what, kind))
             self._log.error(
                 "l2_down",
                 error_type="RedisConnectionFailure",
@@ -342,9 +345,14 @@ class L2:
             )
         self.trouble = trouble
 
+    def _what(self, breaker: Breaker) -> str:
+        return "look-ups" if breaker is self.reads else "writes"
+
     def _succeeded(self, breaker: Breaker) -> None:
         was_closed = breaker.closed
         breaker.succeeded()
+        if not was_closed:
+            self._told = {told for told in self._told if told[0] != self._what(breaker)}
         if not was_closed and self.reads.closed and self.writes.closed:
             self.trouble = None
             self._log.info("l2_up", address=self.address, size=self.size)

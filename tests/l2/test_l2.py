@@ -15,7 +15,7 @@ from handler.entries import PROBE, key
 from handler.l2 import KEYS_MAX, L2, WRITES_MAX, Link, LinkError
 from handler.redis_link import open_link
 from handler.redis_url import read
-from handler.telemetry import Log, Telemetry
+from handler.telemetry import L2Failure, Log, Telemetry
 from tests import virtual
 from tests.l2.links import FakeLink
 from tests.l2.redis_servers import RedisServer
@@ -316,6 +316,44 @@ def test_an_hour_without_redis_is_two_lines_of_log() -> None:
             link.reads_fail = None
             await asyncio.sleep(2.01)
             assert rig.events() == ["l2_up", "l2_down", "l2_up"]
+
+    virtually(story)
+
+
+def test_an_hour_of_failures_that_take_turns_is_a_line_for_each_kind() -> None:
+    """Each with a text of its own, as measured times have; and two kinds by turns."""
+
+    class Fickle(FakeLink):
+        turn = 0
+
+        async def greet(self) -> None:
+            if self.reads_fail:
+                self.turn += 1
+                kind: L2Failure = "timeout" if self.turn % 2 else "connection"
+                raise LinkError(kind, f"answers in {self.turn} ms")
+
+    async def story() -> None:
+        link = Fickle()
+        async with running(link) as rig:
+            link.reads_fail = LinkError("connection", "refused")
+            await asyncio.sleep(3600)
+            assert link.turn > 1000
+            link.reads_fail = None
+            await asyncio.sleep(2.01)
+            assert rig.events() == ["l2_up", "l2_down", "l2_down", "l2_up"]
+
+    virtual.run(story())
+
+
+def test_a_loss_that_comes_back_is_logged_again() -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            for _ in range(2):
+                link.reads_fail = LinkError("connection", "refused")
+                await asyncio.sleep(10)
+                link.reads_fail = None
+                await asyncio.sleep(2.01)
+            assert rig.events() == ["l2_up", *["l2_down", "l2_up"] * 2]
 
     virtually(story)
 
