@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -51,7 +52,7 @@ class RedisLink:
 
     def __init__(self, redis: Redis, sentinel: Sentinel | None = None) -> None:
         self.redis = redis
-        self._sentinel = sentinel
+        self.sentinel = sentinel
 
     async def greet(self) -> None:
         try:
@@ -111,8 +112,8 @@ class RedisLink:
 
     async def close(self) -> None:
         await self.redis.aclose()
-        if self._sentinel:
-            await self._sentinel.aclose()
+        if self.sentinel:
+            await self.sentinel.aclose()
 
     async def _mode(self) -> str:
         """What the server says it is: standalone, cluster or sentinel; empty when it does not say."""
@@ -146,29 +147,42 @@ def open_link(endpoint: Endpoint, *, ca_file: str = "", cert_file: str = "", key
         if endpoint.nodes:
             return _through_sentinel(endpoint, options, tls)
         redis = Redis.from_url(endpoint.url, max_connections=CONNECTIONS_MAX, **options, **tls)
-        # Made and thrown away: it refuses options that it does not know, and files that it cannot read.
-        connection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        if endpoint.tls:
-            connection.ssl_context.get()
+        _refuse_what_cannot_be_used(redis, endpoint)
     except (TypeError, ValueError, OSError, RedisError) as exc:
         raise ValueError(str(exc)) from None
     return RedisLink(redis)
 
 
 def _through_sentinel(endpoint: Endpoint, options: dict[str, Any], tls: dict[str, Any]) -> RedisLink:
+    """Ask Sentinels for the master. What the URL says wins over ours, as it does without Sentinels."""
+    asked: dict[str, Any] = {**parse_url(f"redis://?{endpoint.options}")}
+    own = {name: asked.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     if endpoint.tls:
         tls = {"ssl": True, **tls}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        endpoint.nodes, sentinel_kwargs={**options, **tls}, **options, **tls
-    )
-    redis: Redis = sentinel.master_for(
-        endpoint.service,
-        max_connections=CONNECTIONS_MAX,
-        db=endpoint.db,
-        username=endpoint.username,
-        password=endpoint.password,
-    )
+    both = {
+        **options,
+        **tls,
+        **{name: value for name, value in asked.items() if name.startswith(("socket_", "ssl_"))},
+    }
+    sentinel = Sentinel(endpoint.nodes, sentinel_kwargs={**both, **own}, **both)  # type: ignore[no-untyped-call]
+    for_redis = {
+        "max_connections": CONNECTIONS_MAX,
+        "db": endpoint.db,
+        "username": endpoint.username,
+        "password": endpoint.password,
+        **asked,
+    }
+    redis: Redis = sentinel.master_for(endpoint.service, **for_redis)
+    for client in (redis, *sentinel.sentinels):
+        _refuse_what_cannot_be_used(client, endpoint)
     return RedisLink(redis, sentinel)
+
+
+def _refuse_what_cannot_be_used(client: Redis, endpoint: Endpoint) -> None:
+    """Make a connection and throw it away: it refuses options that it does not know, and files that it cannot read."""
+    connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    if endpoint.tls:
+        connection.ssl_context.get()
 
 
 def explained(exc: Exception) -> LinkError:

@@ -4,7 +4,7 @@ Messages never hold the URL itself: it may carry a password.
 """
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
@@ -12,6 +12,7 @@ SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 ACCEPTED = (
     "redis://, rediss:// (TLS) or unix:// as redis-py reads them, "
     "or redis+sentinel://[user:password@]host:port[,host:port…]/service[/db]"
+    " (rediss+sentinel:// with TLS)"
 )
 SENTINEL_PORT = 26379
 _NODE = re.compile(r"(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?")
@@ -23,7 +24,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     url    as given, for redis-py; it may hold a password
     shown  the same without user, password and options, for logs and reports
     The rest is set for a Sentinel alone: `nodes` are the Sentinels, the others say
-    which Redis to ask them for and how to enter it.
+    which Redis to ask them for and how to enter it; `options` is what follows the `?`.
     """
 
     url: str
@@ -34,6 +35,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     db: int = 0
     username: str | None = None
     password: str | None = None
+    options: str = ""
 
 
 def read(url: str) -> Endpoint:
@@ -46,7 +48,7 @@ def read(url: str) -> Endpoint:
         raise ValueError(f"its scheme is none of {', '.join(SCHEMES)}; accepted: {ACCEPTED}")
     tls = parts.scheme.startswith("rediss")
     if parts.scheme.endswith("+sentinel"):
-        return _sentinel(url, parts.scheme, parts.netloc, parts.path, tls)
+        return _sentinel(parts, tls)
     if parts.scheme == "unix":
         if not parts.path:
             raise ValueError("it names no socket; accepted: unix:///path/to/redis.sock")
@@ -61,8 +63,8 @@ def read(url: str) -> Endpoint:
     return Endpoint(url, f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{parts.path}", tls)
 
 
-def _sentinel(url: str, scheme: str, netloc: str, path: str, tls: bool) -> Endpoint:
-    credentials, _, places = netloc.rpartition("@")
+def _sentinel(parts: SplitResult, tls: bool) -> Endpoint:
+    credentials, _, places = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     nodes = []
     for place in places.split(","):
@@ -70,18 +72,19 @@ def _sentinel(url: str, scheme: str, netloc: str, path: str, tls: bool) -> Endpo
         if not found or int(found["port"] or 0) > 65535:
             raise ValueError(f"a Sentinel is not written as host:port; accepted: {ACCEPTED}")
         nodes.append((found["host"].strip("[]"), int(found["port"] or SENTINEL_PORT)))
-    service, _, db = path.strip("/").partition("/")
+    service, _, db = parts.path.strip("/").partition("/")
     if not service or not re.fullmatch(r"\d*", db):
         raise ValueError(
             f"after the Sentinels come the name of the service and perhaps a database; accepted: {ACCEPTED}"
         )
     return Endpoint(
-        url,
-        f"{scheme}://{places}{path}",
+        parts.geturl(),
+        f"{parts.scheme}://{places}{parts.path}",
         tls,
         nodes=tuple(nodes),
         service=unquote(service),
         db=int(db or 0),
         username=unquote(username) or None,
         password=unquote(password) or None,
+        options=parts.query,
     )

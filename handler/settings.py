@@ -61,7 +61,8 @@ class Settings(msgspec.Struct, frozen=True):
         str,
         _doc(
             "Redis behind the in-process cache, shared by instances; empty: none. redis://, rediss:// (TLS), "
-            "unix://, or redis+sentinel://[user:password@]host:port[,host:port…]/service[/db]."
+            "unix://, or redis+sentinel://[user:password@]host:port[,host:port…]/service[/db] (rediss+sentinel:// "
+            "with TLS)."
         ),
     ] = ""
     redis_ca_file: Annotated[str, _doc("Certificate authorities for rediss://; empty: the system's.")] = ""

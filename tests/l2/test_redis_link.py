@@ -102,6 +102,40 @@ async def test_a_sentinel_leads_to_its_master(start_redis: StartRedis) -> None:
     assert await works(f"redis+sentinel://:hunter2@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/2")
 
 
+async def test_a_sentinel_with_a_password_of_its_own_works(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    sentinel = start_redis(
+        f"sentinel monitor main 127.0.0.1 {redis.port} 1",
+        "requirepass swordfish",
+        sentinel=True,
+        running=False,
+    )
+    sentinel.password = "swordfish"
+    sentinel.start()
+    eventually(lambda: sentinel.master("main")["flags"] == "master", "the sentinel's knowing")
+    url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"
+
+    without = await refusal(url)
+
+    assert without.kind in ("auth", "connection")
+    assert await works(f"{url}?sentinel_password=swordfish")
+
+
+async def test_a_user_of_a_sentinel_works(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    sentinel = start_redis(
+        f"sentinel monitor main 127.0.0.1 {redis.port} 1",
+        "user finder on >swordfish -@all +ping +hello +sentinel|master +sentinel|masters",
+        sentinel=True,
+    )
+    eventually(lambda: sentinel.master("main")["flags"] == "master", "the sentinel's knowing")
+
+    assert await works(
+        f"redis+sentinel://127.0.0.1:{sentinel.port}/main"
+        "?sentinel_username=finder&sentinel_password=swordfish"
+    )
+
+
 async def test_an_unknown_service_is_told(start_redis: StartRedis) -> None:
     redis = start_redis()
     sentinel = start_redis(f"sentinel monitor main 127.0.0.1 {redis.port} 1", sentinel=True)
@@ -159,6 +193,28 @@ async def test_tls_with_a_client_certificate_works(tls: tuple[str, dict[str, Pat
     assert await works(url, ca_file=str(made["ca"]), cert_file=str(made["cert"]), key_file=str(made["key"]))
 
 
+async def test_a_sentinel_with_tls_leads_to_a_master_with_tls(
+    tls: tuple[str, dict[str, Path]], start_redis: StartRedis
+) -> None:
+    url, made = tls
+    port = free_port()
+    sentinel = start_redis(
+        f"tls-port {port}",
+        f"tls-cert-file {made['cert']}",
+        f"tls-key-file {made['key']}",
+        f"tls-ca-cert-file {made['ca']}",
+        "tls-auth-clients yes",
+        "tls-replication yes",
+        f"sentinel monitor main 127.0.0.1 {read(url).shown.split(':')[2].removesuffix('/0')} 1",
+        sentinel=True,
+    )
+    eventually(lambda: sentinel.master("main")["flags"] == "master", "the sentinel's knowing")
+    files = {"ca_file": str(made["ca"]), "cert_file": str(made["cert"]), "key_file": str(made["key"])}
+
+    assert await works(f"rediss+sentinel://127.0.0.1:{port}/main/0", **files)
+    assert await works(f"rediss+sentinel://localhost:{port}/main/0?ssl_check_hostname=false", **files)
+
+
 async def test_tls_without_the_client_certificate_that_is_asked_for_fails(
     tls: tuple[str, dict[str, Path]],
 ) -> None:
@@ -185,6 +241,10 @@ async def test_tls_of_an_unknown_authority_is_told_as_such(tls: tuple[str, dict[
         ("rediss://localhost/0", {"ca_file": "no/such/file.pem"}),
         ("rediss://localhost/0", {"cert_file": "no/such/file.pem"}),
         ("redis://:hunter2@localhost/0?socket_timeout=soon", {}),
+        ("redis+sentinel://:hunter2@localhost/main?no_such_option=1", {}),
+        ("redis+sentinel://localhost/main?sentinel_password=hunter2&socket_timeout=soon", {}),
+        ("redis://localhost/0?sentinel_password=hunter2", {}),
+        ("rediss+sentinel://localhost/main", {"ca_file": "no/such/file.pem"}),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(url: str, files: dict[str, str]) -> None:
@@ -198,6 +258,25 @@ def test_options_of_the_url_win_over_ours() -> None:
     link: RedisLink = open_link(read("redis://localhost/0?socket_timeout=0.25"))
 
     assert link.redis.connection_pool.connection_kwargs["socket_timeout"] == 0.25
+
+
+def test_options_of_a_sentinel_url_hold_for_redis() -> None:
+    link: RedisLink = open_link(read("redis+sentinel://localhost/main/3?socket_timeout=0.25&client_name=us"))
+
+    kwargs = link.redis.connection_pool.connection_kwargs
+    assert (kwargs["socket_timeout"], kwargs["client_name"], kwargs["db"]) == (0.25, "us", 3)
+
+
+def test_a_sentinel_is_told_its_own_password_and_never_that_of_redis() -> None:
+    link: RedisLink = open_link(
+        read(
+            "redis+sentinel://ann:hunter2@localhost/main?sentinel_username=bob&sentinel_password=sword%20fish"
+        )
+    )
+
+    assert link.sentinel is not None
+    asked = link.sentinel.sentinels[0].connection_pool.connection_kwargs
+    assert (asked["username"], asked["password"]) == ("bob", "sword fish")
 
 
 def test_settings_that_do_not_fit_together_stop_the_start(

@@ -19,6 +19,7 @@ from handler.settings import SettingsError, from_env
         ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
         ("unix:///run/redis.sock?db=2&password=hunter2", "unix:///run/redis.sock"),
         ("redis+sentinel://ann:hunter2@a:1,b/svc/2", "redis+sentinel://a:1,b/svc/2"),
+        ("rediss+sentinel://a/svc?sentinel_password=hunter2", "rediss+sentinel://a/svc"),
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
