@@ -63,6 +63,8 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, str]
     golden: list[Golden]
     golden_tolerance: float
+    # What share of the training data each task had; empty where the builder did not say.
+    training_mix: dict[str, float] = {}
 
     @property
     def digest(self) -> bytes:
@@ -176,6 +178,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{folder / MANIFEST}: the policy must route each task once")
     if not manifest.temperature > 0:
         raise ModelError(f"{folder / MANIFEST}: temperature must be over 0")
+    mix = manifest.training_mix
+    if mix and not (
+        set(mix) <= set(manifest.tasks) and min(mix.values()) >= 0 and abs(sum(mix.values()) - 1) < 0.01
+    ):
+        raise ModelError(f"{folder / MANIFEST}: training_mix must give shares of its tasks that sum to 1")
     missing = {GRAPH, TOKENIZER} - set(manifest.files)
     if missing:
         raise ModelError(f"{folder / MANIFEST} gives no sha256 for {', '.join(sorted(missing))}")

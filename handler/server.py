@@ -157,6 +157,12 @@ class Process:
             lambda: self.batcher.plan.fullness,
         )
         gauge("model_loaded", "1 when a model is loaded.", lambda: self.shelf.loaded)
+        self.telemetry.shares(
+            "training_share",
+            "Share of each task in what the model was trained on; absent where the model does not say.",
+            "task",
+            lambda: self.shelf.training_mix,
+        )
         gauge("build_info", "Always 1; the labels say what runs.", lambda: 1, version=__version__)
 
     async def run(self, first_load: "Future[Router]") -> None:

@@ -56,6 +56,11 @@ class Shelf:
             raise ModelNotReady(f"no model is loaded: {self.reason}")
         return self._policy
 
+    @property
+    def training_mix(self) -> Mapping[str, float]:
+        """Share of each task in what the model was trained on; empty without a model, or where it does not say."""
+        return self._router.manifest.training_mix if self._router else {}
+
     def score(self, queries: list[Normalised]) -> "Run":
         """Blocking model run, for the lanes."""
         return self.router.run(queries)

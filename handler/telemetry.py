@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any, Literal, get_args
 
@@ -17,8 +17,10 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of its own for each, and nobody asks for them
 
@@ -228,6 +230,21 @@ def _counts(counter: Counter) -> dict[str, int]:
     }
 
 
+class _Shares(Collector):
+    """A gauge that does not exist while there is nothing to say."""
+
+    def __init__(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._about = (name, text)
+        self._label = label
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(*self._about, labels=[self._label])
+        for value, share in self._read().items():
+            family.add_metric([value], share)
+        return [family] if family.samples else []
+
+
 class Telemetry:
     """The gateway's metrics and its log. One per process."""
 
@@ -297,6 +314,13 @@ class Telemetry:
             gauge = Gauge("query_gateway_" + key, text, tuple(labels), registry=self.registry)
             self._gauges[key] = gauge
         (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def shares(self, key: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Declare a gauge whose series are known only once something is loaded; read when it is scraped.
+
+        read  value by the label's; its keys must be a closed set
+        """
+        self.registry.register(_Shares("query_gateway_" + key, text, label, read))
 
     def with_l2(self) -> L2Metrics:
         """Declare the series of the shared cache level, which do not exist without one."""

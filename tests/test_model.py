@@ -346,6 +346,32 @@ def test_a_policy_that_does_not_cover_the_tasks_is_refused(changes: dict[str, An
     assert refusal(folder) == f"{folder / MANIFEST}: the policy must route each task once"
 
 
+@pytest.mark.parametrize(
+    "mix",
+    [
+        {"classification": 0.5, "summarization": 0.3},
+        {"classification": 0.5, "small talk": 0.5},
+        {"classification": 1.5, "summarization": -0.5},
+    ],
+)
+def test_a_training_mix_that_is_none_is_refused(mix: dict[str, float], folder: Path) -> None:
+    change(folder, training_mix=mix)
+
+    with pytest.raises(ModelError, match="training_mix"):
+        load(folder)
+
+
+def test_a_model_may_say_what_it_was_trained_on(folder: Path) -> None:
+    mix = {"classification": 0.25, "coding": 0.75}
+    change(folder, training_mix=mix)
+
+    assert load(folder).manifest.training_mix == mix
+
+
+def test_a_model_need_not_say_what_it_was_trained_on(folder: Path) -> None:
+    assert load(folder).manifest.training_mix == {}
+
+
 @pytest.mark.parametrize("temperature", [0, -1])
 def test_a_temperature_that_is_not_over_0_is_refused(temperature: float, folder: Path) -> None:
     change(folder, temperature=temperature)
@@ -456,6 +482,7 @@ def test_whatever_could_change_a_score_changes_the_digest(changes: dict[str, Any
         {"policy": dict.fromkeys(TASKS, "slow")},
         {"golden": []},
         {"golden_tolerance": 0.5},
+        {"training_mix": dict.fromkeys(TASKS, 0.1)},
         {"scores": {"route": 0.9}},
     ],
     ids=lambda changes: next(iter(changes)),

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from handler.model import load
 from handler.server import Process
 from handler.settings import Settings
 from handler.telemetry import ERROR_LINES_PER_S, STAGES, ForeignLines, Log, Telemetry
+from tests.models import make_toy
 
 SECRET = "xyzzy-swordfish"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -145,6 +147,21 @@ def test_without_redis_there_is_no_series_about_it(wired: Process) -> None:
 
     assert b"l2_healthy" not in text
     assert b'level="L2"' not in text
+
+
+@pytest.mark.parametrize("mix", [{}, {"coding": 0.75, "closed_qa": 0.25}])
+def test_the_training_shares_are_those_that_the_loaded_model_says(
+    mix: dict[str, float], wired: Process, tmp_path: Path
+) -> None:
+    wired.shelf.place(load(make_toy(tmp_path / "toy", training_mix=mix)))
+
+    shares = families(wired.telemetry).get(PREFIX + "training_share")
+
+    assert {sample.labels["task"]: sample.value for sample in shares.samples} == mix if shares else not mix
+
+
+def test_without_a_model_there_are_no_training_shares(wired: Process) -> None:
+    assert PREFIX + "training_share" not in families(wired.telemetry)
 
 
 def test_an_error_is_counted_by_its_type_and_code() -> None:

@@ -9,18 +9,22 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as shapes
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DataSourceRef,
+    DataTransformerConfig,
     Threshold,
     ThresholdsMode,
 )
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = DataSourceRef("prometheus", "prometheus")
+# Grafana's grid.
+COLUMNS = 24
 # A gauge of the wanted window: at least four scrapes, whatever the zoom.
 W = "$__rate_interval"
 
@@ -35,6 +39,8 @@ class Panel:
     number: bool = False  # one figure instead of a curve
     low_is_bad: bool = False
     stacked: bool = False
+    signed: bool = False  # may be under 0
+    table_by: str = ""  # a row per value of this label, a column per query, instead of a curve
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,10 @@ def share(by: str, window: str = W) -> str:
     return f"{part} / ignoring({by}) group_left() sum(rate(query_gateway_classifications_total[{window}]))"
 
 
+# What the training mix is compared with: a task that nobody asks for has a live share of 0, not none.
+TRAINED = "avg by (task) (query_gateway_training_share)"
+LIVE = f"({share('task', '15m')} or 0 * {TRAINED})"
+
 MODEL = [
     Row("Routes", [
         Panel("Slow, of all answers", "What the large model is asked.", {"slow": f'sum(rate(query_gateway_classifications_total{{label="1"}}[{W}])) / {ANSWERS}'}, "percentunit", number=True),
@@ -145,7 +155,16 @@ MODEL = [
         }, "percentunit"),
     ]),
     Row("Drift", [
-        Panel("Tasks against the last day", "Half the sum of the differences between this quarter of an hour's shares and the last day's: 0 the same mix, 1 another world. Over 0.2 for hours, look at what callers send, and at the training mix in docs/model-card.md.", {
+        Panel("Live share beside training share", "Of each task, in the last quarter of an hour and in what the model was trained on. No data: the model does not say what it was trained on.", {
+            "live": LIVE, "training": TRAINED, "live less training": f"{LIVE} - {TRAINED}",
+        }, "percentunit", table_by="task"),
+        Panel("Live less training, by task", "Over 0: asked more often than the model was taught. The same share everywhere is not the aim; a task that callers live on and training hardly had is.", {
+            "{{task}}": f"{LIVE} - {TRAINED}",
+        }, "percentunit", signed=True),
+        Panel("Distance from the training mix", "Half the sum of those differences: 0 the same mix, 1 another world. Its step or slope says that callers have changed; docs/model-card.md says what the model was taught.", {
+            "distance": f"0.5 * sum(abs({LIVE} - {TRAINED}))",
+        }, "percentunit"),
+        Panel("Tasks against the last day", "The same distance between this quarter of an hour's shares and the last day's. Over 0.2 for hours, look at what callers send.", {
             "distance": f"0.5 * sum(abs(({share('task', '15m')}) - ({share('task', '1d')})))",
         }, "percentunit", 0.2),
         Panel("Slow share against the last day", "A step after a deployment is the new model's; a slope is the callers'.", {
@@ -172,15 +191,20 @@ def thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
-def built(panel: Panel, width: int) -> stat.Panel | timeseries.Panel:
-    made: stat.Panel | timeseries.Panel
-    if panel.number:
+def built(panel: Panel, width: int) -> stat.Panel | timeseries.Panel | table.Panel:
+    made: stat.Panel | timeseries.Panel | table.Panel
+    if panel.table_by:
+        made = table.Panel().with_transformation(DataTransformerConfig("merge", options={}))
+        named = {f"Value #{ref}": name for ref, name in zip("ABCDEF", panel.queries, strict=False)}
+        hidden = {"excludeByName": {"Time": True}, "renameByName": named}
+        made.with_transformation(DataTransformerConfig("organize", options=hidden))
+    elif panel.number:
         made = stat.Panel().reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         made.graph_mode(shapes.BigValueGraphMode.AREA).color_mode(shapes.BigValueColorMode.VALUE)
     else:
-        made = (
-            timeseries.Panel().fill_opacity(10).line_width(1).min(0).show_points(shapes.VisibilityMode.NEVER)
-        )
+        made = timeseries.Panel().fill_opacity(10).line_width(1).show_points(shapes.VisibilityMode.NEVER)
+        if not panel.signed:
+            made.min(0)
         if panel.limit is not None:
             made.thresholds_style(
                 common.GraphThresholdsStyleConfig().mode(shapes.GraphThresholdsStyleMode.LINE)
@@ -190,9 +214,10 @@ def built(panel: Panel, width: int) -> stat.Panel | timeseries.Panel:
     made.title(panel.title).description(panel.meaning).unit(panel.unit).datasource(SOURCE)
     made.thresholds(thresholds(panel)).span(width).height(4 if panel.number else 8).no_value("no data")
     for ref, (legend, query) in zip("ABCDEF", panel.queries.items(), strict=False):
-        made.with_target(
-            prometheus.Dataquery().ref_id(ref).expr(query).legend_format(legend).datasource(SOURCE)
-        )
+        asked = prometheus.Dataquery().ref_id(ref).expr(query).legend_format(legend).datasource(SOURCE)
+        if panel.table_by:
+            asked.instant().format(PromQueryFormat.TABLE)
+        made.with_target(asked)
     return made
 
 
@@ -213,10 +238,13 @@ def page(name: str) -> str:
     for row in rows:
         board.with_row(dashboard.Row(row.title).id(next(ids)))
         numbers = sum(panel.number for panel in row.panels)
+        number_width = COLUMNS // max(numbers, 4)
+        # Beside the numbers if they leave room, else under them.
+        beside = (COLUMNS - numbers * number_width) // max(len(row.panels) - numbers, 1)
+        chart_width = (beside or COLUMNS // 2) if numbers else COLUMNS // 3
         for panel in row.panels:
-            board.with_panel(
-                built(panel, 24 // max(numbers, 4) if panel.number else 12 if numbers else 8).id(next(ids))
-            )
+            width = number_width if panel.number else chart_width
+            board.with_panel(built(panel, width).id(next(ids)))
     return JSONEncoder(sort_keys=True, indent=2).encode(board.build()) + "\n"
 
 

@@ -67,6 +67,9 @@ def draw(file: Path, drawn: list[tuple[str, dict[str, Any], list[tuple[str, dict
     for axis in axes.flat[len(drawn) :]:
         axis.axis("off")
     for axis, (title, panel, lines) in zip(axes.flat, drawn, strict=False):
+        if panel["type"] == "table":
+            draw_table(axis, title, lines)
+            continue
         unit = panel["fieldConfig"]["defaults"].get("unit", "")
         scale, name = {"s": (1000, "ms"), "percentunit": (100, "%"), "bytes": (1e-6, "MB")}.get(
             unit, (1, unit)
@@ -79,12 +82,34 @@ def draw(file: Path, drawn: list[tuple[str, dict[str, Any], list[tuple[str, dict
                 axis.axhline(step["value"] * scale, color="tab:red", linewidth=0.6, linestyle=":")
         axis.set_title(f"{title} [{name}]" if name != "short" else title, fontsize=8)
         axis.tick_params(labelsize=6)
-        if panel["type"] == "timeseries":
+        if panel["type"] == "timeseries" and "min" in panel["fieldConfig"]["defaults"]:
             axis.set_ylim(bottom=0)
         if any(label for label, _ in lines):
             axis.legend(fontsize=5, loc="best")
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})
+
+
+def draw_table(axis: Any, title: str, lines: list[tuple[str, dict[str, Any]]]) -> None:
+    """A row per label value, a column per query, with the last of the values."""
+    columns = list(dict.fromkeys(name for name, _ in lines))
+    cells: dict[str, dict[str, str]] = {}
+    for name, series in lines:
+        row = next(iter(value for key, value in series["metric"].items() if key != "__name__"))
+        cells.setdefault(row, {})[name] = f"{float(series['values'][-1][1]):.1%}"
+    axis.axis("off")
+    axis.set_title(title, fontsize=8)
+    if not cells:
+        axis.text(0.5, 0.5, "no data", ha="center", fontsize=7)
+        return
+    made = axis.table(
+        cellText=[[row, *(cells[row].get(column, "") for column in columns)] for row in sorted(cells)],
+        colLabels=["task", *columns],
+        cellLoc="left",
+        bbox=(0, 0, 1, 1),
+    )
+    made.auto_set_font_size(False)
+    made.set_fontsize(6)
 
 
 def main() -> int:

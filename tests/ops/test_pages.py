@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.ops.stack import ROOT
 
 RULES = ROOT / "monitoring/prometheus/rules"
 PAGE = (ROOT / "docs/runbook.md").read_text()
+BOARDS = sorted((ROOT / "monitoring/grafana/dashboards").glob("*.json"))
 HEADINGS = re.findall(r"^#+ (.*)$", PAGE, re.M)
 ALERTS: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((RULES / "alerts.yml").read_text())["groups"] for rule in group["rules"]
@@ -80,11 +82,31 @@ def test_every_link_leads_somewhere(name: str) -> None:
             assert anchor in anchors(file.read_text()), target
 
 
+@pytest.mark.parametrize("board", BOARDS)
+def test_no_panel_reaches_past_the_edge_of_its_dashboard(board: Path) -> None:
+    panels = json.loads(board.read_text())["panels"]
+
+    assert [p["title"] for p in panels if p["gridPos"]["x"] + p["gridPos"]["w"] > 24] == []
+
+
+def test_live_tasks_are_drawn_against_those_of_the_training() -> None:
+    panels = json.loads((ROOT / "monitoring/grafana/dashboards/model.json").read_text())["panels"]
+
+    asked = {
+        panel["title"]: " ".join(target["expr"] for target in panel["targets"])
+        for panel in panels
+        if any("query_gateway_training_share" in target["expr"] for target in panel.get("targets", []))
+    }
+
+    assert len(asked) == 3
+    assert all("query_gateway_classifications_total" in queries for queries in asked.values())
+
+
 def test_every_metric_that_rules_and_dashboards_ask_for_is_declared() -> None:
     texts = [path.read_text() for path in RULES.glob("*.yml")]
     texts += [
         target["expr"]
-        for path in (ROOT / "monitoring/grafana/dashboards").glob("*.json")
+        for path in BOARDS
         for panel in json.loads(path.read_text())["panels"]
         for target in panel.get("targets", [])
     ]
