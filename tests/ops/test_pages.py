@@ -13,6 +13,8 @@ from handler.settings import names
 from tests.ops import runbook
 from tests.ops.stack import ROOT
 
+# Prometheus puts before it what its external label says.
+RUNBOOK = "{{ $externalLabels.runbooks }}docs/runbook.md#"
 RULES = ROOT / "monitoring/prometheus/rules"
 PAGE = (ROOT / "docs/runbook.md").read_text()
 BOARDS = sorted((ROOT / "monitoring/grafana/dashboards").glob("*.json"))
@@ -40,7 +42,7 @@ def test_an_alert_says_what_to_do(alert: dict[str, Any]) -> None:
 
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert told["summary"]
-    assert told["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
+    assert told["runbook_url"] == RUNBOOK + alert["alert"].lower()
     assert HEADINGS.count(alert["alert"]) == 1
     assert "$" in told["description"]
 
