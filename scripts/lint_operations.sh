@@ -8,7 +8,7 @@ bin=$PWD/.venv-dev/bin
 run() { echo "+ $*" >&2 && "$@"; }
 has() { command -v "$1" >/dev/null || { echo "- $1 is not here: $2" >&2 && return 1; }; }
 
-run "$bin/shellcheck" scripts/*.sh requirements/*.sh
+run "$bin/shellcheck" .ci/run scripts/*.sh requirements/*.sh
 run "$bin/hadolint" Dockerfile tests/ops/stand_ins/Dockerfile
 run "$bin/yamllint" --strict compose.yaml monitoring infra
 run "$bin/typos" README.md docs scripts monitoring infra handler compose.yaml Dockerfile justfile

@@ -62,7 +62,7 @@ def per_s(metric: str, by: str) -> str:
 
 
 def budget(ratio: str, allowed: float) -> str:
-    return f"1 - max({ratio}_rate3d) / {allowed}"
+    return f"clamp_min(1 - max({ratio}_rate3d) / {allowed}, -1)"
 
 
 ERRORS = "job:query_gateway_requests:error_ratio"
@@ -83,9 +83,9 @@ OVERVIEW = [
         Panel("Availability, 1 h", "Answers other than 5xx; 99.9% is promised.", {"": f"1 - max({ERRORS}_rate1h)"}, "percentunit", 0.999, number=True, low_is_bad=True),
         Panel("Queries within 100 ms, 1 h", "99% is promised.", {"": f"1 - max({SLOW}_rate1h)"}, "percentunit", 0.99, number=True, low_is_bad=True),
         Panel("Hits within 10 ms, 1 h", "99% is promised.", {"": f"1 - max({SLOW_HITS}_rate1h)"}, "percentunit", 0.99, number=True, low_is_bad=True),
-        Panel("Error budget left", "If the last three days were the month: 100% untouched, 0% spent.", {
+        Panel("Error budget left", "If the last three days were the month: 100% untouched, 0% spent, -100% spent twice over or more.", {
             "availability": budget(ERRORS, 0.001), "latency": budget(SLOW, 0.01), "hit latency": budget(SLOW_HITS, 0.01),
-        }, "percentunit", 0, low_is_bad=True),
+        }, "percentunit", 0, low_is_bad=True, signed=True),
         Panel("Alerts firing", "Turn to docs/runbook.md under the alert's name.", {"{{alertname}}": 'sum by (alertname) (ALERTS{alertstate="firing"}) or vector(0)'}),
     ]),
     Row("Traffic", [

@@ -213,7 +213,12 @@ DOCUMENT: dict[str, Command] = {
 }  # fmt: skip
 
 GLOBBED = "curl reads [ ] and { } in a URL as patterns of its own"
+WATCHED = "so here too; and the shell that watch starts reads ( ) as its own"
 RANGE = r"curl: \(3\)|parse error|bad_data|^$"  # with -s, the refusal may be silent
+
+
+JQ_NUMBER = " | jq -r '.data.result[0].value[1]'"
+ERROR_SHARE = f"sum({ERRORS_5M})/sum(rate(query_gateway_requests_total[5m]))"
 
 
 def typed_url(query: str) -> str:
@@ -229,7 +234,7 @@ def watch_globbed(typed: str, instead: str) -> Reference:
         typed,
         r"Every|syntax error",
         instead,
-        f"{GLOBBED}, and the shell ( ), so it watches nothing",
+        WATCHED,
         endless=True,
     )
 
@@ -286,7 +291,7 @@ REFERENCE: list[Reference] = [
         "docker compose start prometheus",
     ),
     # These run as typed too; ours say more, or look at the right place.
-    Reference("lsof -i :8000", OK, why="8000 is the port inside; on the host it is 8080, so this shows nothing"),
+    Reference("lsof -i :8000", OK, why="8000 is the port inside the container; on the host it is 8080"),
     Reference("chmod -R 755 models/", OK),
     Reference("chmod +x scripts/diagnose.sh", OK, why="it is executable as it comes"),
     Reference(
@@ -295,6 +300,20 @@ REFERENCE: list[Reference] = [
     Reference(
         "docker logs query-gateway-prometheus | grep -i error", OK,
         "docker logs query-gateway-prometheus 2>&1 | grep -i error", "Prometheus logs to the other stream",
+    ),
+    # What the order's own diagnosis script runs; ours asks the same and judges it.
+    Reference("docker compose ps", r"query-gateway.*healthy"),
+    Reference("curl -s http://localhost:8080/health/deep | jq '.'", r'"status": "(healthy|degraded)".*"checks": \{'),
+    Reference(typed_url("query_gateway_active_requests") + JQ_NUMBER, r"^\d+$"),
+    Reference("docker logs query-gateway 2>&1 | grep '\"level\":\"error\"' | tail -10 | jq -r '.event'", r"request_failed"),
+    Reference(
+        "curl -s http://localhost:9090/api/v1/alerts | jq '.data.alerts[] | "
+        "{alert: .labels.alertname, severity: .labels.severity, state: .state}'",
+        OK,  # none is good news
+    ),
+    *(
+        Reference(typed_url(query) + JQ_NUMBER, RANGE, "./scripts/diagnose.sh", GLOBBED)
+        for query in (REQUESTS_1M, ERROR_SHARE, hit_rate("5m"))
     ),
     # These cannot be typed so.
     globbed(ERRORS_5M),

@@ -83,6 +83,19 @@ def settled(within_s: float = 25) -> bool:
     return False
 
 
+# Of several tasks, so that dashboards have something to show; the number makes a query new.
+QUERIES = (
+    "Write a poem about the number {}",
+    "Summarize in one sentence: ferry {} was late because of fog, and nobody on board minded.",
+    "Extract every date from this note: we met on 3 May and again on 9 June, at table {}.",
+    "Is this review positive or negative? Soup number {} was cold and the waiter colder.",
+    "According to the text, who opened the gate? Text: Mara opened gate {} before the guards woke.",
+    "Write a Python function that adds {} to every element of a list",
+    "A train leaves at noon and covers {} miles an hour. When has it gone 300 miles? Show your reasoning.",
+    "Give me {} ideas for a birthday party on a small boat",
+)
+
+
 class Traffic:
     """Queries at a steady, small rate: repeated, new and a few mistaken ones."""
 
@@ -103,7 +116,9 @@ class Traffic:
         count = 0
         while not self._over.wait(self._pause_s):
             count += 1
-            text = f"Write a poem about the number {count}" if count % 2 else f"Classify: {count % 8}"
+            # Every other one is asked again and again.
+            kind = count // 2 % len(QUERIES)
+            text = QUERIES[kind].format(count if count % 2 else kind)
             body = b"{}" if count % 40 == 0 else f'{{"text": "{text}"}}'.encode()
             request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
             with contextlib.suppress(OSError):  # the stack is being restarted under it

@@ -11,6 +11,7 @@ import yaml
 from handler.errors import ERRORS
 from handler.settings import names
 from tests.ops import runbook
+from tests.ops.commands import REFERENCE
 from tests.ops.stack import ROOT
 
 # Prometheus puts before it what its external label says.
@@ -36,6 +37,20 @@ def test_the_table_of_commands_and_the_runbook_have_the_same_commands() -> None:
     assert runbook.complete() == []
 
 
+def test_the_runbook_says_why_it_departs_from_the_order() -> None:
+    section = PAGE.split("## Where this page departs from the order")[1].split("\n## ")[0]
+
+    assert {
+        reference.why for reference in REFERENCE if reference.why and reference.why not in section
+    } == set()
+
+
+def test_the_runbook_counts_the_orders_commands_right() -> None:
+    kept = [reference for reference in REFERENCE if reference.shows is None]
+
+    assert f"has {len(REFERENCE)} commands; {len(kept)} stand here word for word" in PAGE
+
+
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 def test_an_alert_says_what_to_do(alert: dict[str, Any]) -> None:
     told = alert["annotations"]
@@ -58,6 +73,20 @@ def test_every_alert_is_in_the_monitoring_guide() -> None:
 def test_every_error_type_has_one_heading() -> None:
     for error in ERRORS:
         assert HEADINGS.count(error.error_type) == 1, error.error_type
+
+
+def test_every_code_stands_in_the_table_of_error_types() -> None:
+    rows = [line.split("|")[1:] for line in PAGE.splitlines() if re.match(r"\| \d{3}\b", line)]
+    told = {
+        (int(code), status.strip(), error_type)
+        for codes, status, types, *_ in rows
+        for code in re.findall(r"\d{3}", codes)
+        for error_type in re.findall(r"\[(\w+)\]", types)
+    }
+
+    missing = [e for e in ERRORS if (e.code, e.status, e.error_type) not in told]
+
+    assert missing == []
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_stays_quiet() -> None:
