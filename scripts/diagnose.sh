@@ -56,6 +56,8 @@ if [ $containers = 1 ]; then
             case $state in
             "running, healthy, 0 restarts") say ok "$name: $state" ;;
             "running, healthy"* | "running, starting"*) say warn "$name: $state" $heading ;;
+            # What its health check asks is whether it is ready; whether it answers at all is seen below.
+            running*) if [ $name = query-gateway ]; then say bad "$name: $state" modelnotready; else say warn "$name: $state" $heading; fi ;;
             *) if [ $name = query-gateway ]; then say bad "$name: $state" $heading; else say warn "$name: $state" $heading; fi ;;
             esac
         done

@@ -77,6 +77,7 @@ class Webhook:
     def __init__(self) -> None:
         self.told: dict[str, list[Told]] = {}
         self.links: set[str] = set()
+        self.labels: set[str] = set()
         hook = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -89,6 +90,7 @@ class Webhook:
                             Told(time.monotonic(), alert["status"], alert["annotations"]["description"])
                         )
                     hook.links.add(alert["annotations"]["runbook_url"])
+                    hook.labels |= alert["labels"].keys()
                 self.send_response(200)
                 self.end_headers()
 
@@ -204,6 +206,8 @@ class Drill:
         )  # fmt: skip
         self.start(
             "prometheus", self.program("prometheus"), f"--config.file={self.folder}/config/prometheus.yml",
+            # An end that Alertmanager did not hear is told again: after a minute, if this did not say otherwise.
+            "--rules.alert.resend-delay=2s",
             f"--storage.tsdb.path={self.folder}/tsdb", f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}",
         )  # fmt: skip
 
@@ -338,6 +342,8 @@ class Drill:
         wrong = [link for link in self.hook.links if not link.startswith(f"{RUNBOOKS}docs/runbook.md#")]
         if wrong:
             raise SystemExit(f"drill: these are no links to the runbook: {wrong}")
+        if "runbooks" in self.hook.labels:
+            raise SystemExit("drill: where the runbook is read is a label of the alerts")
 
     def again(self, **settings: str) -> None:
         """Start the gateway anew."""
