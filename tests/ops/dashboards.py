@@ -105,6 +105,7 @@ def draw_table(axis: Any, title: str, lines: list[tuple[str, dict[str, Any]]]) -
     made = axis.table(
         cellText=[[row, *(cells[row].get(column, "") for column in columns)] for row in sorted(cells)],
         colLabels=["task", *columns],
+        colWidths=[0.4, *[0.6 / len(columns)] * len(columns)],
         cellLoc="left",
         bbox=(0, 0, 1, 1),
     )
