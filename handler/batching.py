@@ -9,6 +9,7 @@ while every lane is busy, unless gathering was asked for.
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -32,6 +33,8 @@ DRAIN_MEMORY_S = 0.5
 # What counts as one flood: no longer a pause than `CALM_S` between two looks over the bound.
 BURST_S = 0.05
 CALM_S = 0.25
+# How much of the event loop's last lateness is still expected after one more model run.
+LAG_KEPT = 0.8
 # Nobody is sent away for longer, whatever the arithmetic says of a lane that hangs.
 RETRY_AFTER_MAX_S = 30
 
@@ -132,6 +135,7 @@ class Plan:
         self._tokens = 0
         self._running = 0
         self._drain = Drain()
+        self._lag_s = 0.0
         self._flood_began = self._flood_seen = -math.inf
 
     def __len__(self) -> int:
@@ -146,12 +150,20 @@ class Plan:
         """How long all that waits or runs will take, by the measured drain rate."""
         return self._drain.seconds_for(self._tokens + self._running)
 
+    def answer_s(self, tokens: int = 0) -> float:
+        """How long a newcomer of so many tokens must expect to wait, from asking to being answered.
+
+        The event loop's lateness counts twice: before the newcomer was looked at, and
+        once more when its answer is there.
+        """
+        return self._drain.seconds_for(self._tokens + self._running + tokens) + 2 * self._lag_s
+
     @property
     def fullness(self) -> float:
         """How near the queue is to refusing: 1 is full, by the nearest of its bounds."""
         bounds = [len(self._queue) / self.queue_max, self._tokens / self.queue_tokens_max]
         if self._queue and self.wait_max_s:
-            bounds.append(self.expected_s / self.wait_max_s)
+            bounds.append(self.answer_s() / self.wait_max_s)
         return max(bounds)
 
     def require_room(self, tokens: int, now: float) -> None:
@@ -171,10 +183,7 @@ class Plan:
 
     def _flooded(self, tokens: int, now: float) -> bool:
         """Whether a newcomer would wait too long, and has done so for longer than a burst."""
-        if (
-            not self.wait_max_s
-            or self._drain.seconds_for(self._tokens + self._running + tokens) <= self.wait_max_s
-        ):
+        if not self.wait_max_s or self.answer_s(tokens) <= self.wait_max_s:
             return False
         if now - self._flood_seen > CALM_S:
             self._flood_began = now
@@ -221,11 +230,16 @@ class Plan:
                 dropped.append((ticket, reason))
         return batch, dropped
 
-    def ran(self, batch: list[Ticket], lanes_s: float) -> None:
-        """A batch is done; `lanes_s` is its share of the time of all lanes together."""
+    def ran(self, batch: list[Ticket], lanes_s: float, lag_s: float = 0.0) -> None:
+        """A batch is done.
+
+        lanes_s  its share of the time of all lanes together
+        lag_s    how late the event loop was to hear of it
+        """
         tokens = sum(ticket.tokens for ticket in batch)
         self._running -= tokens
         self._drain.ran(tokens, lanes_s)
+        self._lag_s = max(lag_s, LAG_KEPT * self._lag_s)
 
 
 class Batcher:
@@ -304,8 +318,8 @@ class Batcher:
                     ticket.fail(DeadlineExceeded("the query's time was over before a lane was free"))
                 if batch:
                     left = loop.time()
-                    await self._run(lane, batch)
-                    self.plan.ran(batch, (loop.time() - left) / self.lanes)
+                    lag_s = await self._run(lane, batch)
+                    self.plan.ran(batch, (loop.time() - left) / self.lanes, lag_s)
                     just_ran = True
         finally:
             self._running -= 1
@@ -326,25 +340,33 @@ class Batcher:
             if timer:
                 timer.cancel()
 
-    async def _run(self, lane: int, batch: list[Ticket]) -> None:
+    async def _run(self, lane: int, batch: list[Ticket]) -> float:
+        """Run a batch and answer its queries. Returns how late the event loop heard of its end, in seconds."""
         loop = asyncio.get_running_loop()
         left = self._busy_since[lane] = loop.time()
         try:
-            run = await loop.run_in_executor(self._executor, self._score, [ticket.query for ticket in batch])
+            run, ended = await loop.run_in_executor(self._executor, self._timed, batch)
         except Exception as exc:
             await self._isolate(lane, batch, exc)
-            return
+            return 0.0
         except (SystemExit, KeyboardInterrupt) as end:
             # It would end the event loop as if that had been asked for, with exit code 0.
             raise RuntimeError("a model run wanted to end the process") from end
         finally:
             self._busy_since.pop(lane, None)
+        lag_s = time.perf_counter() - ended
         self.batches += 1
         self.answered += len(batch)
         waits_s = [left - ticket.arrived for ticket in batch]
         self._telemetry.batch(len(batch), run.tokenize_s + run.infer_s, waits_s)
         for ticket, scores, queue_s in zip(batch, run.scores, waits_s, strict=True):
             ticket.resolve(Answered(scores, queue_s, run.tokenize_s, run.infer_s))
+        return lag_s
+
+    def _timed(self, batch: list[Ticket]) -> "tuple[Run, float]":
+        """On the lane's thread: a model run, and when it ended."""
+        run = self._score([ticket.query for ticket in batch])
+        return run, time.perf_counter()
 
     async def _isolate(self, lane: int, batch: list[Ticket], error: Exception) -> None:
         """A batch raised: run each of its queries alone, so that only the bad one fails."""

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 SAME_SIGNAL_S = 1.0
 # Cloud Run and `docker stop` kill after 10 s; a clean end must have happened by then.
 DRAIN_MAX_S = 8.0
+# How long the interpreter is kept by one thread while another waits for it: server, event loop and lanes
+# hand queries to each other, and Python's own 5 ms add up in a flood (docs/decisions/0008).
+THREAD_TURN_S = 0.001
 # A start takes this long at most, with a model.
 START_MAX_S = 5.0
 # No model run takes this long: a lane that does hangs, and the process is not alive.
@@ -294,6 +297,7 @@ def serve(settings: Settings) -> int:
     if reason := port_taken(settings.host, settings.port):
         log.error("cannot_listen", error_type="SettingsError", message=reason)
         return 1
+    sys.setswitchinterval(THREAD_TURN_S)
     gc.disable()  # a start makes much and leaves nothing to collect; `_settle` switches it on again
     # The model opens while the web framework is imported: both are over half of a start.
     first_load: Future[Router] = Future()

@@ -107,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True):
             "Expected time to an answer, by the measured rate, past which a query is told 429 unless it is "
             "part of a short burst; 0 means no such bound."
         ),
-    ] = 60
+    ] = 45
     drain_linger_ms: Annotated[
         float,
         Meta(

@@ -216,7 +216,7 @@ def test_every_accepted_query_gets_exactly_one_answer(
         async with House(lanes=lanes, size_max=size_max) as house:
             asked = (ask(house, i, *query) for i, query in enumerate(queries))
             outcomes = await asyncio.gather(*asked)
-            assert len(house.batcher.plan) == 0 or all(not t.wanted for t in house.batcher.plan._queue)
+            assert all(left.dead(0.0) == "caller_gone" for left in house.batcher.plan._queue)
             return outcomes
 
     allowed = {

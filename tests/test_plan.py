@@ -104,6 +104,29 @@ def test_a_flood_is_cut_where_a_newcomer_would_wait_too_long() -> None:
     assert len(queue) >= 80
 
 
+def test_a_late_event_loop_leaves_less_time_to_wait_in_the_queue() -> None:
+    prompt, late = (measured(plan(wait_max_s=0.08), queries_per_s=1000) for _ in range(2))
+    late.ran([], 0.0, lag_s=0.03)
+    for queue in (prompt, late):
+        for _ in range(30):  # 30 ms of work, and all of it comes as a burst
+            queue.add(ticket(), now=0.0)
+
+    prompt.add(ticket(), now=0.06)
+    # 30 ms before it was looked at and 30 ms once it is answered leave 20 of 80.
+    with pytest.raises(Overloaded):
+        late.add(ticket(), now=0.06)
+
+
+def test_lateness_is_forgotten_run_by_run() -> None:
+    queue = measured(plan(wait_max_s=0.08), queries_per_s=1000)
+    queue.ran([], 0.0, lag_s=0.03)
+
+    for _ in range(20):
+        queue.ran([], 0.0)
+
+    assert queue.answer_s() < 0.001
+
+
 def test_a_burst_is_let_in_whole() -> None:
     queue = measured(plan(wait_max_s=0.08, queue_max=500), queries_per_s=1000)
 

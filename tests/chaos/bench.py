@@ -7,6 +7,7 @@ import os
 import resource
 import statistics
 import threading
+import time
 from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -105,8 +106,11 @@ class Watched:
 
 
 class Rate(NamedTuple):
+    """Queries a second, and CPU µs for each: the gateway's, and the driver's."""
+
     per_s: float
-    cpu_us: float  # of the gateway, per query
+    cpu_us: float
+    driver_us: float = 0.0
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -122,7 +126,7 @@ def capacity(watched: Watched, *, seconds: float = 3.0, rounds: int = 3, seed: i
         rates = [
             _closed(watched, driver, requests(next(seeds)), code=200, seconds=seconds) for _ in range(rounds)
         ]
-    return Rate(statistics.median(r.per_s for r in rates), statistics.median(r.cpu_us for r in rates))
+    return Rate(*(statistics.median(values) for values in zip(*rates, strict=True)))
 
 
 def repeated(watched: Watched, text: str, *, code: int, seconds: float = 3.0) -> Rate:
@@ -132,11 +136,13 @@ def repeated(watched: Watched, text: str, *, code: int, seconds: float = 3.0) ->
 
 
 def _closed(watched: Watched, driver: Driver, asked: Iterator[bytes], *, code: int, seconds: float) -> Rate:
-    before = watched.cpu_s
+    before, own = watched.cpu_s, time.process_time()
     seen = driver.closed(asked, connections=CONNECTIONS, seconds=seconds)
+    own = time.process_time() - own
     if set(seen.codes) != {code} or seen.lost:
         raise SystemExit(f"chaos: expected {code} alone, got {dict(seen.codes)} and {seen.lost} lost")
-    return Rate(seen.codes[code] / seconds, (watched.cpu_s - before) / seen.codes[code] * 1e6)
+    count = seen.codes[code]
+    return Rate(count / seconds, (watched.cpu_s - before) / count * 1e6, own / count * 1e6)
 
 
 def open_files_max() -> int:

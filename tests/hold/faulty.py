@@ -41,10 +41,10 @@ def plant(fault: str) -> None:
             kept.extend(bytes(1_000_000) for _ in texts)
         return sound_score(self, queries)
 
-    async def run(self: Batcher, lane: int, batch: list[Ticket]) -> None:
+    async def run(self: Batcher, lane: int, batch: list[Ticket]) -> float:
         if kind == "lane" and any("fatal" in ticket.query.text for ticket in batch):
             raise RuntimeError("a bug in the lane")
-        await sound_run(self, lane, batch)
+        return await sound_run(self, lane, batch)
 
     def filled(self: L1, **options: Any) -> None:
         sound_init(self, **options)
