@@ -48,6 +48,10 @@ capacity *arguments: (_install "serve") (_install "dev")
 bench *arguments: (_install "serve") (_install "dev")
     {{ python }} -m tests.bench "$@"
 
+# Load it as its users would, and say which promises it kept (2.5 minutes; `just load --help`)
+load *arguments: (_install "serve") (_install "load")
+    @exec .venv-load/bin/python -m tests.load "$@"
+
 # Break it on purpose, and write what it did into docs/reliability.md (7 minutes; `just chaos soak`: 10 more)
 chaos *arguments: (_install "dev")
     {{ python }} -m tests.chaos "$@"

@@ -11,6 +11,7 @@ compile() { uv pip compile -q --universal --python-version 3.11 --generate-hashe
 without() { sed 's/^/--no-emit-package=/' "$@"; }
 
 compile just.in -o just.txt
+compile load.in -o load.txt
 # One resolution for all, so that what is tested is what is served.
 compile dev.in serve.in ../pyproject.toml -o all.txt
 grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)' all.txt | sort -u > torch-family

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Install what serving (serve) or tests, checks and model building (dev) need, into a
-# virtual environment of its own. Does nothing when the lock files have not changed.
+# Install what serving (serve), tests, checks and model building (dev) or load tests (load)
+# need, into a virtual environment of its own. Does nothing when the lock files have not changed.
 #
 #   scripts/install.sh serve   .venv      the locked serving set and the gateway
 #   scripts/install.sh dev     .venv-dev  the same, test tools, torch and a Redis server
+#   scripts/install.sh load    .venv-load what drives load tests, without the gateway
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kind=${1:?serve or dev}
+kind=${1:?serve, dev or load}
 case $kind in
 serve) venv=.venv locks=(requirements/serve.txt) ;;
 dev) venv=.venv-dev locks=(requirements/dev.txt requirements/torch-cpu.txt requirements/torch.txt requirements/torch-accelerator.txt) ;;
-*) echo "install.sh: $kind: expected serve or dev" >&2 && exit 2 ;;
+load) venv=.venv-load locks=(requirements/load.txt) ;;
+*) echo "install.sh: $kind: expected serve, dev or load" >&2 && exit 2 ;;
 esac
 
 # The gateway itself is installed in place, so only what its installation reads counts.
@@ -56,9 +58,11 @@ if [ "$kind" = dev ]; then
         locked -r requirements/torch.txt -r requirements/torch-accelerator.txt
     redis_server
 else
-    locked -r requirements/serve.txt
+    locked -r "${locks[0]}"
 fi
-pip install --quiet --no-deps --no-build-isolation --editable .
-# Otherwise every start would compile the gateway anew where writing bytecode is switched off.
-"$venv/bin/python" -m compileall -q handler
+if [ "$kind" != load ]; then
+    pip install --quiet --no-deps --no-build-isolation --editable .
+    # Otherwise every start would compile the gateway anew where writing bytecode is switched off.
+    "$venv/bin/python" -m compileall -q handler
+fi
 echo "$stamp" >"$venv/.installed"

@@ -1,0 +1,210 @@
+"""From what the users saw, and what the gateway says of itself, to the promises: held or missed.
+
+Plain rules over finished samples: no clock, no network. Start at `judge`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+HIT_P99_MS = 10.0
+P99_MS = 100.0
+FAILED = 0.001  # 5xx for the availability of 99.9%; errors of any kind for the rate of errors
+REFUSED = 0.01  # where the alert QueriesShed fires
+HIT_RATE = 0.3
+LATE_MS = 5.0  # later than that in one of a hundred, and the driver is part of every figure
+
+
+class Sample(NamedTuple):
+    """What a user saw of one query."""
+
+    due_s: float  # since the load began
+    late_ms: float  # from when it was due to when it was sent
+    latency_ms: float  # from when it was due to the end of its answer
+    status: int  # of the answer; 0 where there was none, or none of the contract's shape
+    cache: str  # `l1`, `l2` or `miss`; empty where it was not answered with 200
+
+
+class Samples(list[Sample]):
+    """All queries of a run."""
+
+    def answered_ms(self, caches: Collection[str] = ("l1", "l2", "miss")) -> list[float]:
+        """Latencies of the queries that these levels answered."""
+        return [sample.latency_ms for sample in self if sample.cache in caches]
+
+    def hits_ms(self) -> list[float]:
+        return self.answered_ms(("l1", "l2"))
+
+    def share(self, statuses: Collection[int]) -> float:
+        """The part of all queries that was answered so; 0 where there are none."""
+        return sum(sample.status in statuses for sample in self) / len(self) if self else 0.0
+
+    def between(self, begin_s: float, end_s: float) -> "Samples":
+        """The queries that were due in [begin, end)."""
+        return Samples(sample for sample in self if begin_s <= sample.due_s < end_s)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"fields": Sample._fields, "samples": self}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Samples":
+        return cls(Sample(*row) for row in json.loads(path.read_text(encoding="utf-8"))["samples"])
+
+
+class Metrics(dict[str, float]):
+    """Series of /metrics by name and labels; of several gateways, their sums."""
+
+    @classmethod
+    def read(cls, expositions: Iterable[str]) -> "Metrics":
+        found = cls()
+        for text in expositions:
+            for line in text.splitlines():
+                if line and not line.startswith("#"):
+                    series, _, value = line.rpartition(" ")
+                    found[series] = found.get(series, 0.0) + float(value)
+        return found
+
+    def since(self, before: "Metrics") -> "Metrics":
+        """What was counted after `before`. Of gauges, only the difference."""
+        return Metrics({series: value - before.get(series, 0.0) for series, value in self.items()})
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of a name's series that have these labels; a label's value is a regular expression."""
+        found = 0.0
+        for series, value in self.items():
+            bare, _, rest = series.partition("{")
+            if bare == name and all(re.search(f'\\b{key}="{was}"', rest) for key, was in labels.items()):
+                found += value
+        return found
+
+    def quantile_ms(self, name: str, fraction: float) -> float | None:
+        """A histogram's quantile as Prometheus reckons it: evenly spread within a bucket. None without any."""
+        edges = sorted(
+            (float(match[1]), value)
+            for series, value in self.items()
+            if (match := re.fullmatch(rf'{name}_bucket{{.*le="([^"]+)".*}}', series))
+        )
+        if not edges or not edges[-1][1]:
+            return None
+        rank, below_s, below = fraction * edges[-1][1], 0.0, 0.0
+        for edge_s, count in edges:
+            if count >= rank:
+                if edge_s == float("inf"):
+                    return below_s * 1000
+                return (below_s + (edge_s - below_s) * (rank - below) / max(count - below, 1)) * 1000
+            below_s, below = edge_s, count
+        return None
+
+
+class Line(NamedTuple):
+    """One line of the verdict. `holds` is None where nothing is promised, or nothing was measured."""
+
+    what: str
+    client: str
+    server: str
+    wanted: str
+    holds: bool | None
+
+    @property
+    def verdict(self) -> str:
+        return {True: "pass", False: "MISS", None: ""}[self.holds]
+
+
+def percentile(values: Collection[float], fraction: float) -> float | None:
+    """The nearest-rank percentile; None of nothing."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)] if ordered else None
+
+
+def judge(
+    samples: Samples, server: Metrics | None = None, *, tolerance: float = 1.0, refuses: bool = False
+) -> list[Line]:
+    """Every promise, and whether the users saw it kept.
+
+    server     what the gateway counted meanwhile; it is shown beside, and decides nothing
+    tolerance  how many times its limit a figure may reach; 1: the limit
+    refuses    the load is more than can be answered, so refusals break no promise
+    """
+    refused = samples.share({429})
+    failed = samples.share(range(500, 600))
+    errors = samples.share({sample.status for sample in samples} - {200, 429})
+    own = server or Metrics()
+    queries = own.total("query_gateway_requests_total")
+
+    def of_queries(**labels: str) -> float | None:
+        return own.total("query_gateway_requests_total", **labels) / queries if queries else None
+
+    hits, misses = own.total("query_gateway_cache_hits_total"), own.total("query_gateway_cache_misses_total")
+    hit_rate = _share(len(samples.hits_ms()), len(samples.answered_ms()))
+    return [
+        _latency(
+            "cache hits, P99",
+            percentile(samples.hits_ms(), 0.99),
+            own.quantile_ms("query_gateway_cache_hit_latency_seconds", 0.99),
+            HIT_P99_MS,
+            tolerance,
+        ),
+        _latency(
+            "all answers, P99",
+            percentile(samples.answered_ms(), 0.99),
+            own.quantile_ms("query_gateway_request_latency_seconds", 0.99),
+            P99_MS,
+            tolerance,
+        ),
+        Line(
+            "availability",
+            f"{1 - failed:.3%}" if len(samples) else "none",
+            _percent(1 - failed_there if (failed_there := of_queries(code="5..")) is not None else None, 3),
+            f"≥ {1 - FAILED * tolerance:.1%}",
+            failed <= FAILED * tolerance if len(samples) else None,
+        ),
+        Line(
+            "errors",
+            f"{errors:.3%}" if len(samples) else "none",
+            _percent(of_queries(status="error", code="[^4]..|4(?!29).."), 3),
+            f"< {FAILED * tolerance:.1%}",
+            errors < FAILED * tolerance if len(samples) else None,
+        ),
+        Line(
+            "refused (429)",
+            f"{refused:.2%}" if len(samples) else "none",
+            _percent(of_queries(code="429"), 2),
+            "" if refuses else f"< {REFUSED * tolerance:.0%}",
+            None if refuses or not len(samples) else refused < REFUSED * tolerance,
+        ),
+        Line("cache hit rate", _percent(hit_rate, 1), _percent(_share(hits, hits + misses), 1), "", None),
+    ]
+
+
+def curve(samples: Samples, seconds: float, slices: int = 10) -> list[tuple[float, Samples]]:
+    """Begins in seconds, and what was due from there to the next."""
+    step_s = seconds / slices
+    return [(n * step_s, samples.between(n * step_s, (n + 1) * step_s)) for n in range(slices)]
+
+
+def _latency(
+    what: str, client: float | None, server: float | None, limit_ms: float, tolerance: float
+) -> Line:
+    limit_ms *= tolerance
+    return Line(
+        what,
+        milliseconds(client),
+        milliseconds(server),
+        f"< {limit_ms:g} ms",
+        client < limit_ms if client is not None else None,
+    )
+
+
+def milliseconds(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f} ms"
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _percent(value: float | None, digits: int) -> str:
+    return "none" if value is None else f"{value:.{digits}%}"
