@@ -101,7 +101,9 @@ def test_every_alert_has_a_case_that_fires_and_one_that_stays_quiet() -> None:
     assert fires == quiet == {alert["alert"] for alert in ALERTS}
 
 
-@pytest.mark.parametrize("name", ["docs/runbook.md", "docs/monitoring.md", "docs/deployment.md"])
+@pytest.mark.parametrize(
+    "name", ["docs/runbook.md", "docs/monitoring.md", "docs/deployment.md", "docs/load-testing.md"]
+)
 def test_every_link_leads_somewhere(name: str) -> None:
     page = ROOT / name
 
