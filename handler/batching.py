@@ -106,7 +106,7 @@ class Plan:
     """The queue, its bounds, and what the next batch is.
 
     size_max         queries in a batch
-    tokens_max       a batch's padded tokens: its longest query times its size
+    tokens_max       estimated tokens in a batch
     queue_max        queries that may wait
     queue_tokens_max estimated tokens that may wait, so that a thousand pages are
                      not taken for a thousand sentences
@@ -213,13 +213,13 @@ class Plan:
         """
         batch: list[Ticket] = []
         dropped: list[tuple[Ticket, DropReason]] = []
-        longest = 0
+        tokens = 0
         while self._queue and len(batch) < self.size_max:
             ticket = self._queue[0]
             reason = ticket.dead(now)
             if reason is None:
-                longest = max(longest, ticket.tokens)
-                if batch and longest * (len(batch) + 1) > self.tokens_max:
+                tokens += ticket.tokens
+                if batch and tokens > self.tokens_max:
                     break
             self._queue.popleft()
             self._tokens -= ticket.tokens

@@ -45,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True):
     port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on (the image sets 8000).")] = 8080
     batch_max_size: Annotated[Count, _doc("Most queries in one model run.")] = 32
     batch_max_tokens: Annotated[
-        Count, _doc("Most padded tokens in one model run; one query always fits.")
+        Count, _doc("Most tokens in one batch; one query always fits.")
     ] = 1024
     batch_max_wait_ms: Annotated[
         Millis, _doc("Bound on a gather (see BATCH_GATHER); 0 means never. An idle gateway never waits.")

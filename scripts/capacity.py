@@ -61,7 +61,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--url", help="a running gateway, instead of one of our own")
-    parser.add_argument("--connections", type=int, default=64, help="requests in flight (default 64)")
+    parser.add_argument("--connections", type=int, default=128, help="requests in flight (default 128)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (default 2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a line")

@@ -20,8 +20,10 @@ from handler.errors import ModelError
 from handler.model import (
     GRAPH,
     MANIFEST,
+    RUN_TOKENS,
     TOKENIZER,
     Router,
+    by_length,
     calibrated,
     describe,
     files_state,
@@ -686,3 +688,27 @@ def test_what_was_loaded_answers_on_whatever_becomes_of_its_files(spoil: Spoil, 
     spoil(folder)
 
     assert router.score(seen(router, ["coding please"])) == before
+
+
+@given(st.lists(st.integers(3, 114), min_size=1, max_size=64))
+def test_every_query_of_a_batch_is_in_exactly_one_run(lengths: list[int]) -> None:
+    runs = by_length(lengths)
+
+    assert sorted(place for run in runs for place in run) == list(range(len(lengths)))
+
+
+@given(st.lists(st.integers(3, 114), min_size=1, max_size=64))
+def test_no_length_is_padded_where_a_run_of_its_own_would_cost_less(lengths: list[int]) -> None:
+    for run in by_length(lengths):
+        longest = max(lengths[place] for place in run)
+        for length in {lengths[place] for place in run}:
+            alike = sum(lengths[place] == length for place in run)
+            assert (longest - length) * alike <= RUN_TOKENS
+
+
+def test_queries_of_one_length_share_one_run() -> None:
+    assert by_length([16] * 32) == [list(range(32))]
+
+
+def test_one_long_query_does_not_make_its_short_neighbours_long() -> None:
+    assert by_length([16, 100, 16, 17]) == [[1], [3, 0, 2]]

@@ -15,7 +15,7 @@ from tests.bench.figures import Figure, Measured, at_least, at_most, spread
 from tests.bench.processes import alone, bare, closed, gateway
 from tests.served import MODEL
 
-CONNECTIONS = 64
+CONNECTIONS = 128
 # The best of five public servers of this kind, on a three-layer INT8 model and two CPUs like these
 # (the sum is in docs/performance.md): unique queries a second.
 PUBLIC_PER_S = 710
