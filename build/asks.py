@@ -416,6 +416,12 @@ ON_CODE: dict[str, tuple[str, ...]] = {
         "Can this be written without a loop?",
         "Extend it so that it also {program}.",
         "Port to {language} and keep the tests.",
+        "I expected another result. Tell me why, and give me the corrected version.",
+        "Here is what I have so far, please finish it so that it {program}.",
+        "Rewrite this query so that it does not scan the whole table.",
+        "My colleague says that this leaks memory. Is that so?",
+        "What would you change before this goes to production?",
+        "Split it into smaller functions and keep the behaviour.",
     ),
     "reasoning": (
         "What is the time complexity? Prove it.",
@@ -463,6 +469,12 @@ ALONE: dict[str, tuple[str, ...]] = {
         "Write an sql query for the {n} best customers by month.",
         "Design a {language} api that {program} and explain the trade-offs.",
         "My {stack} deployment fails with an error, what should I check?",
+        "I am new to {stack}. Walk me through a project that {program}, file by file.",
+        "What is the difference between {stack} and {stack} when one wants a service that {program}?",
+        "Act as a senior {language} engineer. The system {program}. Propose an architecture, then the code.",
+        "Can {stack} be run offline? Give me every command.",
+        "How would you test a {language} module that {program}?",
+        "Create a spreadsheet formula that counts the rows where column B is later than {n} days ago.",
     ),
     "reasoning": (
         "Prove that {statement}.",
@@ -480,6 +492,11 @@ ALONE: dict[str, tuple[str, ...]] = {
         "Derive the optimal strategy for a game with {n} piles of stones.",
         "A shop sells pens at {n} for $3. I buy {n}{n} and pay with $100; what change do I get?",
         "Evaluate the business plan of {goal} with numbers, assumptions and a sensitivity analysis.",
+        "Let f(x) = x^{n} + {n}x. Find all x for which f(x) = {n} and prove that there are no others.",
+        "Let X and Y be independent with mean {n}. What is the variance of X + {n}Y? Show all work.",
+        "A clinic has {n} doctors and {n}{n} patients an hour. Model the queue and say how long one waits.",
+        "Which design would you choose for {goal}, and why? Weigh at least {n} criteria.",
+        "Three boxes are labelled wrongly. How many draws are needed to label them rightly? Explain.",
     ),
     "creative_writing": (
         "Write a {form} about {subject}.",
@@ -507,6 +524,10 @@ ALONE: dict[str, tuple[str, ...]] = {
         "Compare {concept} and {concept}.",
         "Describe the history of {concept} in detail with examples.",
         "Write a detailed report on {concept} for {audience}.",
+        "I have an interview about {concept} tomorrow. What must I know, and in what order should I learn it?",
+        "You are an expert on {concept}. {audience} asks what it means for {goal}. Answer in depth.",
+        "What is the most common misunderstanding about {concept}, and how would you correct it?",
+        "Make a study plan for {concept} over {n} weeks, with sources and exercises.",
     ),
     "open_qa": (
         "Who discovered {concept}?",
@@ -527,6 +548,9 @@ ALONE: dict[str, tuple[str, ...]] = {
 # What people wrap around an ask; it must never change the route.
 WRAPS: tuple[str, ...] = (
     "please {ask}",
+    "please, {ask}",
+    "please could you {ask}",
+    "could you {ask}",
     "{ask} please",
     "{ask} thanks!",
     "hi, could you {ask}",
@@ -616,6 +640,16 @@ CONDITIONS: tuple[str, ...] = (
     "The budget is {n} thousand.",
     "Take {goal} into account.",
     "Format it as markdown.",
+    "Think step by step.",
+    "Do not invent facts.",
+    "Rank the options by cost.",
+    "Your answer must be valid JSON with the keys title, body and tags.",
+    "If anything is unclear, state what you assume.",
+    "List the risks and how to reduce each.",
+    "Compare at least {n} alternatives first.",
+    "Only output the final version.",
+    "Explain it as you would to {audience}.",
+    "Include a short summary at the end.",
 )
 
 CODE: tuple[str, ...] = (

@@ -110,6 +110,7 @@ def build(checkpoint: Path, out: Path) -> None:
         ],
         "golden_tolerance": GOLDEN_TOLERANCE,
         "data": facts["data"],
+        "training_mix": facts["training_mix"],
         "recipe": facts["recipe"],
         "tools": {name: version(name).split("+")[0] for name in TOOLS},
         "scores": {},

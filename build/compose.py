@@ -34,13 +34,13 @@ ARENA_COPIES = 3
 
 # Rows composed in one round, by family. Dolly has about 10,000 on the train side.
 COMPOSED = {
-    "slow_on_passage": 1500,
+    "slow_on_passage": 1400,
     "fast_on_passage": 900,
-    "slow_on_code": 500,
+    "slow_on_code": 700,
     "fast_on_code": 250,
     "alone": 1200,
     "several_asks": 500,
-    "long_slow": 600,
+    "long_slow": 900,
     "out_of_depth": 300,
 }
 
@@ -53,16 +53,22 @@ class Example:
     tasks: tuple[str, ...]
 
 
-def examples(prompts: Sequence[Prompt], seed: int) -> list[Example]:
-    """Draw one round of examples from prompts of one side; the same seed draws the same round."""
+def examples(
+    prompts: Sequence[Prompt], seed: int, share: float = 1.0, *, unlabelled: bool = False
+) -> list[Example]:
+    """Draw one round of examples from prompts of one side; the same seed draws the same round.
+
+    share       how much of the side these prompts are: so much of every family is composed
+    unlabelled  also show asks that only a teacher can judge, with every task allowed
+    """
     rng = random.Random(seed)
-    found = _given(prompts, rng) + _bare(prompts, rng)
+    found = _given(prompts, rng, round(P3_ROWS_PER_TEMPLATE_MAX * share)) + _bare(prompts, rng, unlabelled)
     # A user's own texts have other tasks, and no passages: nothing is composed for them.
     if any(prompt.passage for prompt in prompts):
         maker = _Composer(rng, prompts)
         for family, count in COMPOSED.items():
             make = getattr(maker, family)
-            found.extend(make() for _ in range(count))
+            found.extend(make() for _ in range(round(count * share)))
     rng.shuffle(found)
     return found
 
@@ -74,7 +80,7 @@ def own_texts(count: int, seed: int) -> list[str]:
     return [getattr(maker, rng.choice(list(COMPOSED)))().text for _ in range(count)]
 
 
-def _given(prompts: Sequence[Prompt], rng: random.Random) -> list[Example]:
+def _given(prompts: Sequence[Prompt], rng: random.Random, p3_rows_max: int) -> list[Example]:
     """Return the labelled prompts with all they came with, lightly disturbed."""
     per_template: Counter[str] = Counter()
     found = []
@@ -84,7 +90,7 @@ def _given(prompts: Sequence[Prompt], rng: random.Random) -> list[Example]:
             continue
         if prompt.template:
             per_template[prompt.template] += 1
-            if per_template[prompt.template] > P3_ROWS_PER_TEMPLATE_MAX:
+            if per_template[prompt.template] > p3_rows_max:
                 continue
         if not prompt.passage:
             found.append(Example(disturbed(prompt.ask, rng), prompt.tasks))
@@ -97,17 +103,28 @@ def _given(prompts: Sequence[Prompt], rng: random.Random) -> list[Example]:
     return found
 
 
-# Share of the asks that are shown without the passage they came with. A summary or a label
-# is still asked for; a question whose passage is gone is rarely answerable from the prompt.
-BARE_SHARE = {"summarization": 1.0, "information_extraction": 0.3, "closed_qa": 0.15, "classification": 1.0}
+# A question whose passage is gone is an open question. What still asks for a text says so.
+NAMES_ITS_TEXT = re.compile(
+    r"\b(text|passage|paragraph|article|extract|excerpt|above|below|following|given|provided|mentioned)\b",
+    re.IGNORECASE,
+)
 
 
-def _bare(prompts: Sequence[Prompt], rng: random.Random) -> list[Example]:
-    return [
-        Example(disturbed(prompt.ask, rng), prompt.tasks)
-        for prompt in prompts
-        if prompt.passage and prompt.tasks and rng.random() < BARE_SHARE.get(prompt.tasks[0], 0.0)
-    ]
+def _bare(prompts: Sequence[Prompt], rng: random.Random, unlabelled: bool) -> list[Example]:
+    """Show asks without the passage they came with, where the task can still be told.
+
+    Every summary and label is: that is how people forget to paste. (Half of those summaries
+    are worded as open questions are: what A and B of the model card pull apart about.)
+    """
+    found = []
+    for prompt in prompts:
+        if not prompt.passage or not prompt.tasks:
+            continue
+        if prompt.tasks[0] in ("summarization", "classification") or NAMES_ITS_TEXT.search(prompt.ask):
+            found.append(Example(disturbed(prompt.ask, rng), prompt.tasks))
+        elif unlabelled:
+            found.append(Example(disturbed(prompt.ask, rng), TASKS))
+    return found
 
 
 def excerpt(passage: str, rng: random.Random) -> str:
@@ -122,11 +139,11 @@ def excerpt(passage: str, rng: random.Random) -> str:
 def disturbed(ask: str, rng: random.Random) -> str:
     """Write an ask as people do: wrapped in politeness, unpunctuated, mistyped; or leave it."""
     chance = rng.random()
-    if chance < 0.10 and len(ask) < 300:
+    if chance < 0.16 and len(ask) < 300:
         return rng.choice(asks.WRAPS).format(ask=ask[:1].lower() + ask[1:])
-    if chance < 0.20:
+    if chance < 0.24:
         return ask.rstrip(" .?!")
-    if chance < 0.28:
+    if chance < 0.32:
         return mistyped(ask, rng)
     return ask
 

@@ -105,10 +105,12 @@ def fit(
     schedule: Schedule,
     state_file: Path,
     title: str,
+    bar_line: int = 0,
 ) -> None:
     """Train the model in place. Stopped and called again with one state_file, it goes on.
 
     rows_of_epoch  the rows of epoch 0, 1, …; asked again after a resume, so it must be pure
+    bar_line       the terminal's line for the progress bar, where several train side by side
     """
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=0.01, fused=True
@@ -118,7 +120,9 @@ def fit(
     warmup = max(1, int(steps * WARMUP_SHARE))
     done = _resume(model, optimiser, state_file)
     model.train()
-    with tqdm(total=steps, initial=min(done, steps), desc=title, unit="step", smoothing=0.05) as bar:
+    with tqdm(
+        total=steps, initial=min(done, steps), desc=title, unit="step", smoothing=0.05, position=bar_line
+    ) as bar:
         step = 0
         for epoch in range(schedule.epochs):
             if done >= min(step + steps_an_epoch, steps):
@@ -174,6 +178,7 @@ def logits(
     title: str,
     *,
     exact: bool = False,
+    bar_line: int = 0,
 ) -> NDArray[np.float32]:
     """Run the model over ragged rows of token ids; returns (row, task) float32.
 
@@ -183,7 +188,7 @@ def logits(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found = np.empty((len(rows), model.config.num_labels), dtype=np.float32)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=not exact):
-        for start in tqdm(range(0, len(order), ROWS_PER_BATCH), desc=title, unit="batch"):
+        for start in tqdm(range(0, len(order), ROWS_PER_BATCH), desc=title, unit="batch", position=bar_line):
             batch = order[start : start + ROWS_PER_BATCH]
             ids, mask = padded([rows[i] for i in batch])
             found[batch] = model(input_ids=ids, attention_mask=mask).logits.float().numpy()
@@ -197,6 +202,11 @@ def _save(
     half_written = path.with_suffix(".tmp")
     torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, half_written)
     os.replace(half_written, path)
+
+
+def read_weights(model: BertForSequenceClassification, state_file: Path) -> None:
+    """Give the model the weights that a training left in its state file."""
+    model.load_state_dict(torch.load(state_file, weights_only=True)["model"])
 
 
 def _resume(model: BertForSequenceClassification, optimiser: torch.optim.Optimizer, path: Path) -> int:

@@ -39,8 +39,13 @@ def read(path: Path) -> list[Prompt]:
         first_line[key] = number
         prompts.append(Prompt(str(path), side(text), text, "", (task,)))
     tasks = {prompt.tasks[0] for prompt in prompts}
-    if not faults and len(tasks) < 2:
-        faults.append(f"at least two tasks are needed; seen: {', '.join(sorted(tasks)) or 'none'}")
+    if not faults and not prompts:
+        faults.append('no row in it; accepted: {"text": "…", "task": "…"}, one a line')
+    elif not faults and len(tasks) < 2:
+        first, last = min(first_line.values()), max(first_line.values())
+        faults.append(
+            f"lines {first} to {last}: all are {prompts[0].tasks[0]!r}; at least two tasks are needed"
+        )
     if not faults:
         faults.extend(
             f"task {task!r} has no text on the training side; give it more rows"

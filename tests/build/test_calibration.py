@@ -25,7 +25,21 @@ def test_an_overconfident_model_is_cooled_by_the_factor_it_was_heated() -> None:
 def test_a_model_that_leans_to_fast_is_pushed_back_as_far() -> None:
     logits, is_slow = drawn(heat=1.0, shift=0.8)
 
-    assert best_scaling(logits, is_slow, SLOW_TASKS).slow_bias == pytest.approx(0.8, abs=0.15)
+    fast_bias, slow_bias = best_scaling(logits, is_slow, SLOW_TASKS).bias
+    assert slow_bias - fast_bias == pytest.approx(0.8, abs=0.15)
+
+
+def test_a_task_that_speaks_too_loudly_is_turned_down_alone() -> None:
+    rng = np.random.default_rng(4)
+    honest = rng.normal(0, 2, (20_000, 4)).astype(np.float32)
+    slow_tasks = np.array([False, False, True, True])
+    is_slow = rng.random(20_000) < probabilities(honest, 1.0)[:, slow_tasks].sum(axis=1)
+    loud = honest + np.array([0, 1.2, 0, 0], dtype=np.float32)
+
+    bias = best_scaling(loud, is_slow, slow_tasks).bias
+
+    assert bias[1] == min(bias)
+    assert bias[0] - bias[1] == pytest.approx(1.2, abs=0.3)
 
 
 def test_kept_promises_have_no_error() -> None:

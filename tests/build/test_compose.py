@@ -5,8 +5,9 @@ import random
 import asks
 import compose
 import probes
+import pytest
 from data import Prompt
-from tasks import FAST, SLOW
+from tasks import FAST, SLOW, TASKS
 
 PASSAGE = "The mill by the river closed in 1931 and its wheel now turns for visitors."
 PROMPTS = [
@@ -36,6 +37,35 @@ def test_several_asks_take_the_slow_one() -> None:
     composer = compose._Composer(random.Random(1), PROMPTS)
 
     assert {composer.several_asks().tasks[0] for _ in range(200)} <= set(SLOW)
+
+
+def test_a_question_without_its_passage_is_shown_to_a_teacher_alone() -> None:
+    bare = "When did the mill close"
+
+    def shown(*, unlabelled: bool) -> set[tuple[str, ...]]:
+        found = compose.examples(PROMPTS, seed=3, unlabelled=unlabelled)
+        return {
+            example.tasks for example in found if example.text.startswith(bare) and len(example.text) < 40
+        }
+
+    assert shown(unlabelled=False) == set()
+    assert shown(unlabelled=True) == {TASKS}
+
+
+def test_an_ask_that_names_its_text_keeps_its_task_without_it() -> None:
+    asks_of_text = [
+        Prompt("own", "train", f"List item {i} of the text", PASSAGE, ("closed_qa",)) for i in range(9)
+    ]
+
+    found = compose.examples(asks_of_text, seed=3)
+
+    assert any(e.tasks == ("closed_qa",) and "mill" not in e.text and "item" in e.text for e in found)
+
+
+def test_half_of_the_prompts_get_half_of_what_is_composed() -> None:
+    whole, half = (len(compose.examples(PROMPTS, seed=3, share=share)) for share in (1.0, 0.5))
+
+    assert half == pytest.approx(whole / 2, rel=0.02)
 
 
 def test_a_typo_changes_one_word_at_most() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import own_data
 import pytest
-from data import DataError
+from data import DataError, side
 from tiny_world import rows, run, write_rows
 
 
@@ -40,8 +40,29 @@ def test_every_bad_row_is_reported_at_once(tmp_path: Path) -> None:
 def test_rows_of_one_task_alone_are_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "mine.jsonl", [{"text": f"where {i}", "task": "tracking"} for i in range(9)])
 
-    with pytest.raises(DataError, match="at least two tasks"):
+    with pytest.raises(DataError, match="lines 1 to 9: all are 'tracking'; at least two tasks"):
         own_data.read(path)
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", ["", "  "])
+
+    with pytest.raises(DataError, match="no row in it"):
+        own_data.read(path)
+
+
+def test_two_copies_of_a_text_are_on_one_side_whatever_their_case() -> None:
+    assert side("Where is my  parcel?") == side(" where is my parcel? ")
+
+
+@pytest.mark.parametrize("fast", ["", "tracking,complaint,account"])
+def test_a_policy_with_one_route_is_refused_before_training(tmp_path: Path, fast: str) -> None:
+    path = write_rows(tmp_path / "mine.jsonl", [*rows()])
+
+    done = run("train.py", "--data", path, "--fast-tasks", fast, "--out", tmp_path / "out")
+
+    assert done.returncode == 1
+    assert "with one route there is nothing to decide" in done.stderr
 
 
 def test_training_on_bad_rows_ends_without_a_traceback(tmp_path: Path, tiny_base: Path) -> None:

@@ -1,6 +1,7 @@
 """From a user's rows to a served model, each script run as a file."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,49 @@ def test_a_teacher_can_be_distilled(train: Train, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "router" / "config.json").read_text())["num_hidden_layers"] == 1
+
+
+def test_one_seed_distils_the_same_weights_twice(train: Train, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        train(tmp_path / name, tmp_path / f"work of {name}", "--recipe", "short")
+
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_training_goes_on_from_a_checkpoint_of_its_own(
+    train: Train, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = train(tmp_path / "router", tmp_path / "work", "--base", checkpoint)
+
+    assert done.returncode == 0, done.stderr
+    went_on = (tmp_path / "router" / "model.safetensors").read_bytes()
+    assert went_on != (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_training_that_goes_on_from_its_own_output_does_not_find_itself_done(
+    train: Train, checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "router")
+    for _ in range(2):
+        train(tmp_path / "router", tmp_path / "work", "--base", tmp_path / "router")
+
+    assert len(list((tmp_path / "work").glob("*/student.pt"))) == 2
+
+
+def test_the_checkpoint_says_what_it_was_trained_on(checkpoint: Path) -> None:
+    mix = json.loads((checkpoint / "router.json").read_text())["training_mix"]
+
+    assert set(mix) == {"tracking", "complaint", "account"}
+    assert sum(mix.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_training_mix_reaches_the_manifest(checkpoint: Path, quantized: Path) -> None:
+    trained, served = (
+        json.loads(path.read_text()) for path in (checkpoint / "router.json", quantized / "manifest.json")
+    )
+
+    assert served["training_mix"] == trained["training_mix"]
 
 
 def test_weights_are_signed_and_fit_seven_bits(quantized: Path) -> None:

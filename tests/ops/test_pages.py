@@ -102,7 +102,15 @@ def test_every_alert_has_a_case_that_fires_and_one_that_stays_quiet() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["docs/runbook.md", "docs/monitoring.md", "docs/deployment.md", "docs/load-testing.md"]
+    "name",
+    [
+        "docs/runbook.md",
+        "docs/monitoring.md",
+        "docs/deployment.md",
+        "docs/load-testing.md",
+        "docs/training.md",
+        "docs/performance.md",
+    ],
 )
 def test_every_link_leads_somewhere(name: str) -> None:
     page = ROOT / name
