@@ -122,7 +122,9 @@ class Seat:
             self._call.cancel()
 
     def land(self, landed: Landed) -> None:
-        if not self.landed.done():
+        if asyncio.get_running_loop().time() >= self._deadline:
+            self._look()  # the timer is about to: its clock ticks in milliseconds
+        elif not self.landed.done():
             self.landed.set_result(landed)
 
     def fail(self, error: BaseException) -> None:
