@@ -97,7 +97,7 @@ class Seat:
     dropped before the model runs once nobody does.
     """
 
-    __slots__ = ("_call", "_caller_left", "_deadline", "_flight", "_timer", "landed")
+    __slots__ = ("_call", "_caller_left", "_deadline", "_flight", "_timer", "_until", "landed")
 
     def __init__(
         self, flight: Flight, deadline: float, caller_left: Callable[[], Awaitable[None]] | None
@@ -106,6 +106,8 @@ class Seat:
         self.landed: asyncio.Future[Landed] = loop.create_future()
         self._flight = flight
         self._deadline = deadline
+        # The loop's clock, and so its timers, tick in milliseconds.
+        self._until = time.perf_counter() + deadline - loop.time()
         self._caller_left = caller_left
         self._call: asyncio.Future[None] | None = None
         look_at = min(deadline, loop.time() + WATCH_AFTER_S) if caller_left else deadline
@@ -122,9 +124,11 @@ class Seat:
             self._call.cancel()
 
     def land(self, landed: Landed) -> None:
-        if asyncio.get_running_loop().time() >= self._deadline:
-            self._look()  # the timer is about to: its clock ticks in milliseconds
-        elif not self.landed.done():
+        if self.landed.done():
+            return
+        if time.perf_counter() >= self._until:
+            self.fail(DeadlineExceeded("the query's time was over when its answer was there"))
+        else:
             self.landed.set_result(landed)
 
     def fail(self, error: BaseException) -> None:
@@ -134,7 +138,9 @@ class Seat:
     def _look(self) -> None:
         """The answer takes its time: see whether its time is over, else whether the caller is there."""
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._deadline or self._caller_left is None:
+        # While the caller is watched, this is the deadline's own timer, which may be a tick early:
+        # to watch twice would read the caller's silence as a hang-up.
+        if loop.time() >= self._deadline or self._caller_left is None or self._call is not None:
             self.fail(DeadlineExceeded("the query's time was over before its answer was there"))
             return
         self._call = asyncio.ensure_future(self._caller_left())

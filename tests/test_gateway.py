@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from handler.batching import Ticket
 from handler.decision import decide
 from handler.errors import DeadlineExceeded, ModelNotReady, Overloaded
-from handler.gateway import Answer, CallerGone, Flight, shares
+from handler.gateway import Answer, CallerGone, Flight, Seat, shares
 from handler.query import normalise
 from tests import virtual
 from tests.fakes import LIMITS, FakeRouter, House
@@ -310,3 +310,25 @@ def expected(text: str) -> object:
 
     policy = Policy(FakeRouter.manifest.tasks, FakeRouter.manifest.policy)
     return decide(FakeRouter.scores(normalise(text, LIMITS)), policy, 0.7)
+
+
+def test_a_deadlines_timer_that_is_a_tick_early_watches_nobody_twice() -> None:
+    watches = 0
+
+    async def caller_left() -> None:
+        nonlocal watches
+        watches += 1
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        ticket = Ticket(query=normalise("q", LIMITS), tokens=4, deadline=60.0)
+        seat = Seat(Flight(ticket), asyncio.get_running_loop().time() + 60.0, caller_left)
+        seat._look()
+        await asyncio.sleep(0)
+        seat._look()  # a millisecond clock may call it before the deadline that it was set for
+        with pytest.raises(DeadlineExceeded):
+            await seat.landed
+        seat.leave()
+
+    virtual.run(main())
+    assert watches == 1
