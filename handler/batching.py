@@ -166,7 +166,7 @@ class Plan:
             bounds.append(self.answer_s() / self.wait_max_s)
         return max(bounds)
 
-    def require_room(self, tokens: int, now: float) -> None:
+    def _require_room(self, tokens: int, now: float) -> None:
         """Raise `Overloaded` when a query of so many tokens would be one too many."""
         # One query is always let in, however long: otherwise none of its kind ever would be.
         if self._queue and (
@@ -192,7 +192,7 @@ class Plan:
 
     def add(self, ticket: Ticket, now: float) -> None:
         """Queue a query. Full: raises `Overloaded`, never blocks."""
-        self.require_room(ticket.tokens, now)
+        self._require_room(ticket.tokens, now)
         ticket.arrived = now
         self._queue.append(ticket)
         self._tokens += ticket.tokens

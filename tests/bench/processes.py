@@ -14,26 +14,17 @@ from pathlib import Path
 import psutil
 
 from scripts.drive import Driver, Outcome, request
-from tests.chaos.bench import cpus
+from tests.chaos.bench import Used, cpus
 from tests.served import MODEL, ROOT, Served, eventually, free_port
 
 
-class Process:
+class Process(Used):
     """A server that is measured: its port, its CPU time and its memory."""
 
     def __init__(self, port: int, process: int, served: Served | None = None) -> None:
+        super().__init__(psutil.Process(process))
         self.port = port
         self.served = served
-        self._process = psutil.Process(process)
-
-    @property
-    def cpu_s(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
-
-    @property
-    def memory_mb(self) -> float:
-        return float(self._process.memory_info().rss) / 1e6
 
     def metric(self, line: str) -> float:
         assert self.served is not None
@@ -41,11 +32,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def pinned_apart(apart: bool = True) -> Iterator[Collection[int]]:
+def pinned_apart() -> Iterator[Collection[int]]:
     """Keep this process to the driver's CPU for as long as the block lasts. Yields the server's."""
-    if not apart:
-        yield ()
-        return
     split, before = cpus(), os.sched_getaffinity(0)
     os.sched_setaffinity(0, split.driver)
     try:

@@ -59,16 +59,11 @@ def gateway(
             os.sched_setaffinity(0, before)
 
 
-class Watched:
-    """A gateway and what its process uses."""
+class Used:
+    """What a process uses."""
 
-    def __init__(self, served: Served) -> None:
-        self.served = served
-        self.port = served.port
-        self.told_at = 0.0  # when it was told to end
-        parent = psutil.Process(served.process.pid)
-        # Behind `unshare` or the like, the gateway is the child.
-        self.process = (parent.children(recursive=True) or [parent])[-1]
+    def __init__(self, process: psutil.Process) -> None:
+        self.process = process
 
     @property
     def cpu_s(self) -> float:
@@ -78,6 +73,18 @@ class Watched:
     @property
     def memory_mb(self) -> float:
         return float(self.process.memory_info().rss) / 1e6
+
+
+class Watched(Used):
+    """A gateway and what its process uses."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+        self.port = served.port
+        self.told_at = 0.0  # when it was told to end
+        parent = psutil.Process(served.process.pid)
+        # Behind `unshare` or the like, the gateway is the child.
+        super().__init__((parent.children(recursive=True) or [parent])[-1])
 
     @contextlib.contextmanager
     def sampled_memory(self) -> Iterator[list[float]]:

@@ -11,10 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 from scripts import drive
-from scripts.drive import Outcome, request
-
-CONNECTIONS_MAX = 4000
-ANSWER_WITHIN_S = 20.0
+from scripts.drive import ANSWER_WITHIN_S, CONNECTIONS_MAX, Outcome, request
 
 
 class Caller(asyncio.Protocol):
