@@ -1,4 +1,4 @@
-"""How far confidences can be believed, and the two numbers that set them right.
+"""How far confidences can be believed, and the numbers that set them right.
 
 Pure functions of arrays; which rows they are given is the caller's choice.
 """
@@ -15,6 +15,9 @@ BINS = 15
 STEPS = (0.4, 0.2, 0.1, 0.05, 0.02)
 # What a bias costs: what validation rows say little about should stay where training put it.
 BIAS_COST = 0.001
+
+# How far a lean may go, in logits: beyond, the leaning tasks are hardly ever seen.
+LEANS = tuple(round(0.1 * i, 1) for i in range(41))
 
 
 def probabilities(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
@@ -67,6 +70,33 @@ def best_scaling(
                         best, least, moved = tried, found, True
     temperature = round(float(np.exp(best[0])), 4)
     return Scaling(temperature, tuple(round(float(b), 4) for b in best[1:]))
+
+
+def least_lean(
+    logits: NDArray[np.float32],
+    is_slow: NDArray[np.bool_],
+    slow_tasks: NDArray[np.bool_],
+    leaning: NDArray[np.bool_],
+    floor: float,
+) -> float:
+    """Find how little some tasks' bias must be lowered for a share of rows to go the right way.
+
+    logits      (row, task), calibrated: bias and temperature are in them
+    is_slow     (row,) whether the row's true route is slow
+    slow_tasks  (task,) whether the policy sends the task slow
+    leaning     (task,) whose bias is lowered
+    floor       the share wanted, 0 to 1
+
+    Where no lean reaches it, the one that comes nearest.
+    """
+    shares = []
+    for lean in LEANS:
+        odds = probabilities(logits - lean * leaning, 1.0)
+        right = (odds[:, slow_tasks].sum(axis=1) >= 0.5) == is_slow
+        shares.append(right.mean())
+        if shares[-1] >= floor:
+            return lean
+    return LEANS[int(np.argmax(shares))]
 
 
 def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> list[tuple[int, float, float]]:

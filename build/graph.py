@@ -35,8 +35,9 @@ class Range:
     """The least and the greatest value that each channel of one activation takes."""
 
     def __init__(self) -> None:
-        self.low = np.float32(0)  # zero is always in range: it is what integers must hit exactly
-        self.high = np.float32(0)
+        # Zero is always in range: it is what integers must hit exactly.
+        self.low: NDArray[np.floating] = np.zeros(1, dtype=np.float32)
+        self.high: NDArray[np.floating] = np.zeros(1, dtype=np.float32)
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Widen by values (…, channel)."""
@@ -55,9 +56,15 @@ class Range:
         factor = np.sqrt(reach / np.maximum(np.abs(weight).max(axis=1), 1e-5))
         return np.asarray(factor / np.exp(np.log(factor).mean()), dtype=np.float32)
 
-    def scale_and_zero(self, factor: NDArray[np.float32]) -> tuple[float, int]:
-        """Return the U8 scale and zero point of the activation divided by factor (channel,)."""
-        low, high = float((self.low / factor).min()), float((self.high / factor).max())
+    def divided(self, factor: NDArray[np.float32]) -> Range:
+        """Return the range of the activation divided by factor (channel,)."""
+        found = Range()
+        found.low, found.high = self.low / factor, self.high / factor
+        return found
+
+    def scale_and_zero(self) -> tuple[float, int]:
+        """Return the U8 scale and zero point of the whole activation."""
+        low, high = float(self.low.min()), float(self.high.max())
         # Four digits: the last bits differ between processors, and the graph's bytes should not.
         scale = float(f"{max((high - low) / 255, 1e-6):.4g}")
         return scale, int(np.clip(round(-low / scale), 0, 255))
@@ -106,36 +113,80 @@ def keep_first_token_last(model: onnx.ModelProto) -> onnx.ModelProto:
     model = _copy(model)
     last = [node for node in model.graph.node if node.op_type == "Attention"][-1]
     attended, skip = last.output[0], last.input[0]
+    # A number and no list: the token's axis is gone from here on.
+    _put(model, "cls", np.array(0, dtype=np.int64))
+    first = {attended: f"{attended}:first", skip: f"{skip}:first"}
     nodes = []
     after = False
     for node in model.graph.node:
+        if after and node.op_type == "Gather":  # the pooler's own choice of [CLS]
+            first[node.output[0]] = node.input[0]
+            continue
         if after:
             for i, name in enumerate(node.input):
-                if name in (attended, skip):
-                    node.input[i] = f"{name}:first"
+                node.input[i] = first.get(name, name)
         nodes.append(node)
         if node is last:
             after = True
             nodes += [
-                helper.make_node("Gather", [name, "first"], [f"{name}:first"], axis=1)
-                for name in (attended, skip)
+                helper.make_node("Gather", [name, "cls"], [first[name]], axis=1) for name in (attended, skip)
             ]
     _replace_nodes(model, nodes)
+    _drop_unused(model)
     return model
 
 
 def multiplied(model: onnx.ModelProto) -> list[str]:
     """Name the activations that weights are multiplied with by one fixed scale: they need a range."""
     weights = _weights(model)
-    by_row = {node.output[0] for node in model.graph.node if node.op_type == "BiasGelu"}
     return sorted(
         {
             node.input[0]
             for node in model.graph.node
             if node.op_type == "Attention" or (node.op_type == "MatMul" and node.input[1] in weights)
         }
-        - by_row
+        - {_scaled_by_token(model)}
     )
+
+
+def _scaled_by_token(model: onnx.ModelProto) -> str:
+    """Name the one activation that each token scales for itself: what the first GELU gives out.
+
+    A few tokens reach ten times as far as the rest there, in a few channels, which no factor
+    by channel mends: with one scale for all, this one rounding cost more than all others
+    together (docs/decisions/0003). In the GELUs above it, one scale costs nothing.
+    """
+    name: str = next(node.output[0] for node in model.graph.node if node.op_type == "BiasGelu")
+    return name
+
+
+def even_attended(
+    model: onnx.ModelProto, ranges: Mapping[str, Range]
+) -> tuple[onnx.ModelProto, dict[str, Range]]:
+    """Return a copy whose attentions give out channels of even reach, and the ranges that fit it.
+
+    What an attention gives out is linear in its values, so the factors that would even it
+    out go into the value's columns: nothing is left to do when a query is scored.
+    """
+    model, ranges = _copy(model), dict(ranges)
+    weights = _weights(model)
+    maker = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        source = maker.get(node.input[0]) if node.op_type == "MatMul" else None
+        if source is not None and source.op_type == "Gather":  # [CLS] alone, after the last one
+            source = maker[source.input[0]]
+        if source is None or source.op_type != "Attention":
+            continue
+        value, weight = node.input
+        _, projection, bias, _ = source.input
+        factor = ranges[value].evened(weights[weight])
+        # Queries and keys stay as they are.
+        columns = np.concatenate([np.ones(2 * len(factor), dtype=np.float32), factor])
+        _set(model, projection, weights[projection] / columns)
+        _set(model, bias, weights[bias] / columns)
+        _set(model, weight, weights[weight] * factor[:, None])
+        ranges[value] = ranges[value].divided(factor)
+    return model, ranges
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
@@ -150,23 +201,29 @@ def quantised(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.Model
 
     ranges  of each activation that `multiplied` names, from calibration
 
-    The pooler and the classifier stay float: they are one row per query, and what is
+    Norms' outputs are evened out before they are rounded, attentions' by `even_attended`,
+    GELUs' not at all. The pooler and the classifier stay float: they are one row per query, and what is
     lost there is lost in the answer.
     """
-    model = _copy(model)
+    model, ranges = even_attended(model, ranges)
     weights = _weights(model)
-    maker = {name: node.op_type for node in model.graph.node for name in node.output}
+    norms = {n.output[0] for n in model.graph.node if n.op_type == "SkipLayerNormalization"}
+    by_token = _scaled_by_token(model)
+    last = [node for node in model.graph.node if node.op_type == "Attention"][-1]
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.op_type == "Gather" and node.input[1] == "input_ids":
             nodes += _integer_embedding(model, node, weights)
         elif node.op_type == "Attention":
-            nodes += _integer_attention(model, node, weights, ranges)
+            integer = _integer_attention_of_first if node is last else _integer_attention
+            nodes += integer(model, node, weights, ranges)
         elif node.op_type == "MatMul" and node.input[1] in weights:
-            if maker[node.input[0]] == "BiasGelu":
-                nodes += _integer_product_by_row(model, node, weights)
-            else:
+            if node.input[0] == by_token:
+                nodes += _integer_product_by_token(model, node, weights)
+            elif node.input[0] in norms:
                 nodes += _integer_product(model, node, weights, ranges)
+            else:
+                nodes += _plain_integer_product(model, node, weights, ranges)
         elif node.op_type == "SkipLayerNormalization":
             nodes += _plain_norm(node)
         else:
@@ -196,6 +253,34 @@ def _integer_attention(
     ]
 
 
+def _integer_attention_of_first(
+    model: onnx.ModelProto, node: onnx.NodeProto, weights: Weights, ranges: Mapping[str, Range]
+) -> list[onnx.NodeProto]:
+    """Let [CLS] alone attend, to all: nobody asks what the other tokens would have seen."""
+    value, weight, bias, mask = node.input
+    steps = _evened_steps(model, value, weight, weights, ranges)
+    evened = weights[weight] * ranges[value].evened(weights[weight])[:, None]
+    for name, part in zip(("query", "key", "value"), np.split(evened, 3, axis=1), strict=True):
+        _put_weight(model, f"{weight}:{name}", part)
+    _put(model, "first", np.array([0], dtype=np.int64))
+    parts = [f"{weight}:{name}:product" for name in ("query", "key", "value")]
+    return [
+        *steps,
+        helper.make_node("Gather", [f"{value}:u8", "first"], [f"{value}:first:u8"], axis=1),
+        _product(f"{value}:first", f"{weight}:query", parts[0], value),
+        _product(value, f"{weight}:key", parts[1]),
+        _product(value, f"{weight}:value", parts[2]),
+        helper.make_node(
+            "MultiHeadAttention",
+            [*parts, bias, mask],
+            list(node.output),
+            domain=MS,
+            num_heads=_attribute(node, "num_heads"),
+            mask_filter_value=_attribute(node, "mask_filter_value"),
+        ),
+    ]
+
+
 def _integer_product(
     model: onnx.ModelProto, node: onnx.NodeProto, weights: Weights, ranges: Mapping[str, Range]
 ) -> list[onnx.NodeProto]:
@@ -207,15 +292,23 @@ def _integer_product(
     ]
 
 
+def _plain_integer_product(
+    model: onnx.ModelProto, node: onnx.NodeProto, weights: Weights, ranges: Mapping[str, Range]
+) -> list[onnx.NodeProto]:
+    """Multiply in integers with one fixed scale for the activation, which is even enough as it is."""
+    value, weight = node.input
+    _put_scale(model, value, *ranges[value].scale_and_zero())
+    _put_weight(model, weight, weights[weight])
+    return [_rounding(value, value), _product(value, weight, node.output[0])]
+
+
 def _evened_steps(
     model: onnx.ModelProto, value: str, weight: str, weights: Weights, ranges: Mapping[str, Range]
 ) -> list[onnx.NodeProto]:
     """Even out an activation's channels, round it, and store its weight evened the other way."""
     factor = ranges[value].evened(weights[weight])
-    scale, zero = ranges[value].scale_and_zero(factor)
     _put(model, f"{value}:even", 1 / factor)
-    _put(model, f"{value}:scale", np.float32(scale))
-    _put(model, f"{value}:zero", np.uint8(zero))
+    _put_scale(model, value, *ranges[value].divided(factor).scale_and_zero())
     _put_weight(model, weight, weights[weight] * factor[:, None])
     return [
         helper.make_node("Mul", [value, f"{value}:even"], [f"{value}:evened"]),
@@ -223,18 +316,12 @@ def _evened_steps(
     ]
 
 
-def _integer_product_by_row(
+def _integer_product_by_token(
     model: onnx.ModelProto, node: onnx.NodeProto, weights: Weights
 ) -> list[onnx.NodeProto]:
-    """Multiply a GELU's output in integers, each token scaled by its own greatest value.
-
-    A few tokens reach ten times as far as the rest in a few channels, which no factor by
-    channel mends: with one scale for all, this one rounding cost more than all others
-    together (docs/decisions/0003).
-    """
+    """Multiply a GELU's output in integers, each token scaled by its own greatest value."""
     value, weight = node.input
-    _put(model, f"{value}:scale", np.float32((1 - GELU_LOW) / 255))
-    _put(model, f"{value}:zero", np.uint8(round(-GELU_LOW / (1 - GELU_LOW) * 255)))
+    _put_scale(model, value, (1 - GELU_LOW) / 255, round(-GELU_LOW / (1 - GELU_LOW) * 255))
     _put(model, "top_min", np.float32(GELU_TOP_MIN))
     _put_weight(model, weight, weights[weight])
     output = node.output[0]
@@ -252,13 +339,17 @@ def _rounding(value: str, evened: str) -> onnx.NodeProto:
     return helper.make_node("QuantizeLinear", [evened, f"{value}:scale", f"{value}:zero"], [f"{value}:u8"])
 
 
-def _product(value: str, weight: str, output: str) -> onnx.NodeProto:
-    """Multiply stored integers: (…, row) U8 by (row, column) S8 gives (…, column) float32."""
+def _product(value: str, weight: str, output: str, scale_of: str | None = None) -> onnx.NodeProto:
+    """Multiply stored integers: (…, row) U8 by (row, column) S8 gives (…, column) float32.
+
+    scale_of  the activation whose scale and zero point it has, if not its own
+    """
+    known = scale_of or value
     return helper.make_node(
         "MatMulIntegerToFloat",
         [
-            *(f"{value}:u8", f"{weight}:s8", f"{value}:scale"),
-            *(f"{weight}:scale", f"{value}:zero", f"{weight}:zero"),
+            *(f"{value}:u8", f"{weight}:s8", f"{known}:scale"),
+            *(f"{weight}:scale", f"{known}:zero", f"{weight}:zero"),
         ],
         [output],
         domain=MS,
@@ -337,6 +428,18 @@ def _attribute(node: onnx.NodeProto, name: str) -> int | float:
 def _put(model: onnx.ModelProto, name: str, value: NDArray[np.generic] | np.generic) -> None:
     if all(tensor.name != name for tensor in model.graph.initializer):
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+
+
+def _put_scale(model: onnx.ModelProto, value: str, scale: float, zero: int) -> None:
+    """Store the U8 scale and zero point of an activation."""
+    _put(model, f"{value}:scale", np.float32(scale))
+    _put(model, f"{value}:zero", np.uint8(zero))
+
+
+def _set(model: onnx.ModelProto, name: str, value: NDArray[np.float32]) -> None:
+    """Store another value under a name that is there."""
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
 
 
 def _replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:

@@ -36,7 +36,7 @@ import numpy as np
 import own_data
 import torch
 import transformers
-from calibration import Scaling, best_scaling, probabilities
+from calibration import Scaling, best_scaling, least_lean, probabilities
 from data import DataError, Prompt
 from fit import ROWS_PER_BATCH, Rows, Schedule, fit, logits, read_weights
 from numpy.typing import NDArray
@@ -54,8 +54,11 @@ LIMITS = Limits(head_tokens_max=64, tail_tokens_max=48, head_chars_max=768, tail
 
 # Sets that are all of one kind, or machine-made: calibration is for what people send.
 NOT_TYPICAL = ("arena-hard-v0.1", "humaneval", "p3-sample", "self-instruct-seed-tasks")
-# What an ask is taken for whose passage stayed with the caller.
+# What an ask is taken for whose passage stayed with the caller, and the asks that are counted then.
 OPEN_QUESTIONS = ("open_qa", "general_qa")
+BARE_TASKS = ("classification", "summarization", "creative_writing", "general_qa")
+# Which neurons the student keeps is measured on so many rows.
+ROWS_TO_MEASURE = 1000
 CALIBRATION_ROWS_MIN = 100  # fewer would set the two numbers by chance
 
 
@@ -70,29 +73,38 @@ class Recipe:
     # Each part of the prompts is judged by the teacher that was trained on the others.
     teacher_folds: int = 2
     student_layers: int = 3
+    # Neurons in each of the student's feed-forwards, where the encoder has 1,536.
+    student_width: int = 512
     student_epochs: int = 3
     # The teacher sees a fresh round every epoch; the student goes over a pool of rounds,
     # because every row of it costs a run of the teacher.
     pool_rounds: int = 3
     teacher_rate: float = 8e-5
-    student_rate: float = 1e-4
+    student_rate: float = 2e-4
     soft_share: float = 0.7
     # How much of the training side is used; the choosing and the calibrating see all of theirs.
     prompts_share: float = 1.0
     # A hundred rows are four steps an epoch, and nothing is learnt in twelve: then it goes on.
     student_steps_min: int = 0
     # Calibrated on prompts as given, nearly every ask without its passage goes slow, as an open
-    # question. So much of the open questions' bias is given back (the curve in docs/decisions/0003).
-    lean_to_fast: float = 0.0
+    # question. The open questions' bias is lowered until the teachers send so many bare asks that
+    # they have not seen the right way (docs/decisions/0003); 0 lowers nothing.
+    bare_floor: float = 0.0
 
 
 RECIPES = {
-    "full": Recipe(lean_to_fast=2.0),
+    "full": Recipe(bare_floor=0.87),
     # All stages on a little, in minutes: to try a change, or to see one command make one model twice.
     "short": Recipe(teacher_epochs=1, student_epochs=1, pool_rounds=1, prompts_share=0.12),
     # No teacher: a user's own data, or a first model in minutes.
     "direct": Recipe(teacher_epochs=0, soft_share=0.0, student_steps_min=150),
 }
+
+# What the teachers do not feel.
+STUDENTS_ALONE = (
+    "student_layers", "student_width", "student_epochs", "student_rate", "student_steps_min",
+    "pool_rounds", "soft_share",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -140,9 +152,12 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.layers:
         recipe = replace(recipe, student_layers=arguments.layers)
     base = encoder.find_base(arguments.base, arguments.work)
-    state = arguments.work / _state_name(arguments, recipe, prompts, base)
-    course = _Course(base, tuple(_training_side(prompts, recipe)), tasks, recipe, arguments.seed,
-                     arguments.steps, state)  # fmt: skip
+    course = _Course(
+        base, tuple(_training_side(prompts, recipe)), tuple(_held_out(prompts)), policy, recipe,
+        arguments.seed, arguments.steps,
+        arguments.work / f"teachers-{_state_name(arguments, _teachers_alone(recipe), prompts, base)}",
+        arguments.work / f"student-{_state_name(arguments, recipe, prompts, base)}.pt",
+    )  # fmt: skip
     watch = _Watch()
 
     with watch.stage("vocabulary"):
@@ -152,13 +167,15 @@ def train(arguments: argparse.Namespace) -> None:
             _judge(course)
         with watch.stage("student"):
             read_weights(model, course.teacher_file(recipe.teacher_folds - 1))
-            model = encoder.copied(model, recipe.student_layers)
             pool = [course.pool(tokenizer, number) for number in range(recipe.pool_rounds)]
+            model = encoder.copied(
+                model, recipe.student_layers, recipe.student_width, pool[0].ids[:ROWS_TO_MEASURE]
+            )
             fit(
                 model,
                 lambda epoch: pool[epoch % len(pool)],
                 course.schedule(),
-                state / "student.pt",
+                course.student_file,
                 "student",
             )
     else:
@@ -167,10 +184,14 @@ def train(arguments: argparse.Namespace) -> None:
             steps_an_epoch = -(-len(rounds(0).ids) // ROWS_PER_BATCH)
             epochs = max(recipe.student_epochs, -(-recipe.student_steps_min // steps_an_epoch))
             schedule = replace(course.schedule(), epochs=epochs)
-            fit(model, rounds, schedule, state / "student.pt", "student")
+            fit(model, rounds, schedule, course.student_file, "student")
 
     with watch.stage("calibration"):
-        scaling = _calibrate(model, tokenizer, prompts, policy, recipe.lean_to_fast)
+        scaling = _scaling(model, tokenizer, course)
+        lean = _lean(course)
+        bias = np.array(scaling.bias) - lean * scaling.temperature * np.isin(tasks, OPEN_QUESTIONS)
+        with torch.no_grad():
+            model.classifier.bias.add_(torch.from_numpy(bias).float())
     facts = {
         "tasks": list(tasks),
         "policy": policy,
@@ -179,7 +200,11 @@ def train(arguments: argparse.Namespace) -> None:
         "data": _data_facts(prompts),
         "training_mix": training_mix(prompts, tasks),
         "recipe": asdict(recipe)
-        | {"seed": arguments.seed, "bias": dict(zip(tasks, scaling.bias, strict=True))},
+        | {
+            "seed": arguments.seed,
+            "lean_to_fast": lean,
+            "bias": {task: round(float(b), 4) for task, b in zip(tasks, bias, strict=True)},
+        },
         "tools": {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__},
     }
     _write(model, tokenizer, facts, arguments.out)
@@ -205,13 +230,18 @@ def _prompts(arguments: argparse.Namespace) -> tuple[list[Prompt], tuple[str, ..
     return prompts, tasks, {task: "fast" if task in fast else "slow" for task in tasks}
 
 
+def _teachers_alone(recipe: Recipe) -> Recipe:
+    """Forget what shapes the student alone: another student learns from the same teachers."""
+    return replace(recipe, **{name: getattr(Recipe, name) for name in STUDENTS_ALONE})
+
+
 def _state_name(arguments: argparse.Namespace, recipe: Recipe, prompts: Sequence[Prompt], base: Path) -> str:
     """Name the state by all that shapes it, so that a changed command never resumes another's."""
     sentences = [inspect.getsource(module) for module in (asks, compose)]
     # By content: training that goes on from its own output must not find itself done.
     weights = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(base.glob("*.safetensors"))]
-    # Set after training, from what training leaves: it may change without another training.
-    recipe = replace(recipe, lean_to_fast=0.0)
+    # Looked at after training: it may change without another training.
+    recipe = replace(recipe, bare_floor=0.0)
     shape = repr((recipe, arguments.seed, arguments.steps, weights, LIMITS, prompts, sentences))
     return hashlib.sha256(shape.encode()).hexdigest()[:16]
 
@@ -261,17 +291,30 @@ def _cpu_s() -> float:
 class _Course:
     """What to learn and how; the same in every process that teaches.
 
-    prompts  of the training side
-    state    the folder to resume from
+    prompts       of the training side
+    held_out      what confidences are set right on
+    policy        the route of each task, in logit order
+    state         the folder that the teachers resume from
+    student_file  what the student resumes from
     """
 
     base: Path
     prompts: tuple[Prompt, ...]
-    tasks: tuple[str, ...]
+    held_out: tuple[Prompt, ...]
+    policy: dict[str, str]
     recipe: Recipe
     seed: int
     steps_max: int | None
     state: Path
+    student_file: Path
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.policy)
+
+    @property
+    def slow_tasks(self) -> NDArray[np.bool_]:
+        return np.array([route == "slow" for route in self.policy.values()])
 
     def start(self) -> tuple[BertForSequenceClassification, Tokenizer]:
         """Return the model before its first lesson, and its tokenizer."""
@@ -295,6 +338,9 @@ class _Course:
     def label_file(self, fold: int, number: int) -> Path:
         return self.state / f"soft-{fold}-{number}.npy"
 
+    def bare_file(self, fold: int) -> Path:
+        return self.state / f"bare-{fold}.npy"
+
     def seen(self, fold: int) -> list[Prompt]:
         """Return the prompts that a fold's teacher learns from: all but those that it will judge."""
         if self.recipe.teacher_folds == 1:
@@ -304,6 +350,11 @@ class _Course:
     def judged(self, fold: int) -> list[Prompt]:
         """Return the prompts that a fold's teacher judges."""
         return [prompt for prompt in self.prompts if self._fold(prompt) == fold]
+
+    def bare(self, fold: int) -> list[Prompt]:
+        """Return the prompts whose asks a fold's teacher judges without their passages."""
+        typical = (p for p in self.judged(fold) if p.source not in NOT_TYPICAL)
+        return [p for p in typical if p.tasks and p.tasks[0] in BARE_TASKS]
 
     def _fold(self, prompt: Prompt) -> int:
         return int(_draw(f"fold:{prompt.ask}") * self.recipe.teacher_folds)
@@ -372,6 +423,16 @@ def _teach(course: _Course, fold: int) -> None:
             rows = course.rows_to_judge(tokenizer, fold, number)
             soft = probabilities(logits(model, rows.ids, f"labels {fold}", bar_line=fold), 1.0)
             _save_whole(soft.astype(np.float32), path)
+    bare = course.bare(fold)
+    if bare and not course.bare_file(fold).is_file():
+        texts = [normalise(prompt.ask, LIMITS).text for prompt in bare]
+        scores = logits(
+            model, encoder.token_ids(tokenizer, texts, LIMITS), f"bare asks {fold}", bar_line=fold
+        )
+        scaling = _scaling(model, tokenizer, course)
+        _save_whole(
+            ((scores + scaling.bias) / scaling.temperature).astype(np.float32), course.bare_file(fold)
+        )
 
 
 def _save_whole(array: NDArray[np.float32], path: Path) -> None:
@@ -381,29 +442,38 @@ def _save_whole(array: NDArray[np.float32], path: Path) -> None:
     os.replace(half_written, path)
 
 
-def _calibrate(
-    model: BertForSequenceClassification,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Prompt],
-    policy: dict[str, str],
-    lean_to_fast: float,
-) -> Scaling:
-    """Set confidences right on the validation side, on prompts as they are given.
+def _held_out(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Pick what people might send from the validation side."""
+    return [p for p in prompts if p.side == "validation" and p.source not in NOT_TYPICAL and p.tasks]
 
-    The biases go into the classifier; the temperature is the manifest's to carry.
-    """
-    held_out = [p for p in prompts if p.side == "validation" and p.source not in NOT_TYPICAL and p.tasks]
-    slow_tasks = np.array([route == "slow" for route in policy.values()])
+
+def _scaling(model: BertForSequenceClassification, tokenizer: Tokenizer, course: _Course) -> Scaling:
+    """Find what sets confidences right on the validation side, on prompts as they are given."""
+    held_out, slow_tasks = course.held_out, course.slow_tasks
     if len(held_out) < CALIBRATION_ROWS_MIN or slow_tasks.all() or not slow_tasks.any():
-        return Scaling(temperature=1.0, bias=(0.0,) * len(policy))
+        return Scaling(temperature=1.0, bias=(0.0,) * len(slow_tasks))
     texts = [normalise(p.text, LIMITS).text for p in held_out]
     scores = logits(model, encoder.token_ids(tokenizer, texts, LIMITS), "calibrating", exact=True)
-    is_slow = np.array([policy[p.tasks[0]] == "slow" for p in held_out])
-    best = best_scaling(scores, is_slow, slow_tasks)
-    leaning = np.array(best.bias) - lean_to_fast * np.isin(list(policy), OPEN_QUESTIONS)
-    with torch.no_grad():
-        model.classifier.bias.add_(torch.from_numpy(leaning).float())
-    return replace(best, bias=tuple(round(float(b), 4) for b in leaning))
+    is_slow = np.array([course.policy[p.tasks[0]] == "slow" for p in held_out])
+    return best_scaling(scores, is_slow, slow_tasks)
+
+
+def _lean(course: _Course) -> float:
+    """Find how far the open questions' bias must come down for bare asks to go the right way.
+
+    On the training side, each ask judged by the teacher that has not seen it: four times as
+    many as the validation side has, and the test side stays blind.
+    """
+    folds = range(course.recipe.teacher_folds)
+    if not course.recipe.bare_floor or not all(course.bare_file(fold).is_file() for fold in folds):
+        return 0.0
+    return least_lean(
+        np.concatenate([np.load(course.bare_file(fold)) for fold in folds]),
+        np.array([course.policy[p.tasks[0]] == "slow" for fold in folds for p in course.bare(fold)]),
+        course.slow_tasks,
+        np.isin(course.tasks, OPEN_QUESTIONS),
+        course.recipe.bare_floor,
+    )
 
 
 def training_mix(prompts: Sequence[Prompt], tasks: Sequence[str]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from calibration import best_scaling, expected_calibration_error, probabilities
+from calibration import LEANS, best_scaling, expected_calibration_error, least_lean, probabilities
 from numpy.typing import NDArray
 
 SLOW_TASKS = np.array([False, True])
@@ -51,3 +51,31 @@ def test_kept_promises_have_no_error() -> None:
 
 def test_a_certain_model_that_is_always_wrong_has_all_the_error() -> None:
     assert expected_calibration_error(np.ones(100), np.zeros(100, dtype=bool)) == 1.0
+
+
+def share_right(logits: NDArray[np.float32], lean: float, is_slow: NDArray[np.bool_]) -> float:
+    return float(((probabilities(logits - lean * SLOW_TASKS, 1.0)[:, 1] >= 0.5) == is_slow).mean())
+
+
+@pytest.mark.parametrize("floor", [0.6, 0.75, 0.8])
+def test_the_least_lean_reaches_its_floor_and_a_smaller_one_does_not(floor: float) -> None:
+    logits, is_slow = drawn(heat=1.0, shift=-2.0)
+
+    lean = least_lean(logits, is_slow, SLOW_TASKS, SLOW_TASKS, floor)
+
+    assert share_right(logits, lean, is_slow) >= floor
+    assert lean == 0 or share_right(logits, round(lean - 0.1, 1), is_slow) < floor
+
+
+def test_a_floor_that_holds_already_moves_nothing() -> None:
+    logits, is_slow = drawn(heat=1.0, shift=0.0)
+
+    assert least_lean(logits, is_slow, SLOW_TASKS, SLOW_TASKS, 0.5) == 0
+
+
+def test_a_floor_out_of_reach_gets_the_lean_that_comes_nearest() -> None:
+    logits, is_slow = drawn(heat=1.0, shift=-2.0)
+
+    lean = least_lean(logits, is_slow, SLOW_TASKS, SLOW_TASKS, 0.999)
+
+    assert share_right(logits, lean, is_slow) == max(share_right(logits, each, is_slow) for each in LEANS)

@@ -54,7 +54,7 @@ def test_the_same_command_finds_its_own_state_again(train: Train, tmp_path: Path
     train(tmp_path / "router", tmp_path / "work")
     train(tmp_path / "router", tmp_path / "work")
 
-    assert len(list((tmp_path / "work").glob("*/student.pt"))) == 1
+    assert len(list((tmp_path / "work").glob("student-*.pt"))) == 1
 
 
 def test_a_teacher_can_be_distilled(train: Train, tmp_path: Path) -> None:
@@ -66,7 +66,8 @@ def test_a_teacher_can_be_distilled(train: Train, tmp_path: Path) -> None:
 
 def test_one_seed_distils_the_same_weights_twice(train: Train, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train(tmp_path / name, tmp_path / f"work of {name}", "--recipe", "short")
+        done = train(tmp_path / name, tmp_path / f"work of {name}", "--recipe", "short")
+        assert done.returncode == 0, done.stderr
 
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
@@ -89,7 +90,7 @@ def test_training_that_goes_on_from_its_own_output_does_not_find_itself_done(
     for _ in range(2):
         train(tmp_path / "router", tmp_path / "work", "--base", tmp_path / "router")
 
-    assert len(list((tmp_path / "work").glob("*/student.pt"))) == 2
+    assert len(list((tmp_path / "work").glob("student-*.pt"))) == 2
 
 
 def test_the_checkpoint_says_what_it_was_trained_on(checkpoint: Path) -> None:
@@ -112,8 +113,33 @@ def test_weights_are_signed_and_fit_seven_bits(quantized: Path) -> None:
     weights = {node.input[1] for node in graph.node if node.op_type in ("QAttention", "MatMulIntegerToFloat")}
 
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name in weights}
-    assert len(stored) == 8  # two layers of attention, projection and two of feed-forward
+    # Two layers of projection and two of feed-forward; one attention, and the last one in three.
+    assert len(stored) == 2 * 3 + 1 + 3
     assert all(weight.dtype == "int8" and abs(weight).max() <= 63 for weight in stored.values())
+
+
+def test_what_an_attention_gives_out_is_evened_out_in_its_weights_for_nothing(
+    router: Router, checkpoint: Path
+) -> None:
+    import build_model
+    import graph
+    import numpy as np
+
+    limits = router.manifest.limits
+    rows = encoder.token_ids(encoder.read_tokenizer(checkpoint), TEXTS[:3], limits)
+    plain = build_model.float_graph_of(checkpoint, limits)
+    evened, ranges = graph.even_attended(plain, build_model._ranges(plain, rows))
+
+    for row in rows:
+        given = build_model._feed([row])
+        before, after = (
+            build_model._session(model.SerializeToString()).run(["logits"], given)[0]
+            for model in (plain, evened)
+        )
+        np.testing.assert_allclose(after, before, atol=1e-5)
+    seen = build_model._ranges(evened, rows)
+    for name, expected in ranges.items():
+        np.testing.assert_allclose(seen[name].high, expected.high, atol=1e-4)
 
 
 def test_a_query_scores_the_same_alone_as_in_any_batch(router: Router) -> None:
