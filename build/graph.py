@@ -131,8 +131,7 @@ def keep_first_token_last(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes += [
                 helper.make_node("Gather", [name, "cls"], [first[name]], axis=1) for name in (attended, skip)
             ]
-    _replace_nodes(model, nodes)
-    _drop_unused(model)
+    _replace_nodes(model, _without_idle(nodes, model))
     return model
 
 
@@ -450,6 +449,13 @@ def _replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> N
         copies.append(copy)
     del model.graph.node[:]
     model.graph.node.extend(copies)
+
+
+def _without_idle(nodes: Iterable[onnx.NodeProto], model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Leave out constants that no node reads any more: ONNX Runtime complains of them at every load."""
+    nodes = list(nodes)
+    read = {name for node in nodes for name in node.input} | {given.name for given in model.graph.output}
+    return [node for node in nodes if node.op_type != "Constant" or read & set(node.output)]
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:

@@ -118,6 +118,14 @@ def test_weights_are_signed_and_fit_seven_bits(quantized: Path) -> None:
     assert all(weight.dtype == "int8" and abs(weight).max() <= 63 for weight in stored.values())
 
 
+def test_nothing_in_the_graph_is_left_unread(quantized: Path) -> None:
+    graph = onnx.load(quantized / "model.onnx").graph
+    read = {name for node in graph.node for name in node.input} | {given.name for given in graph.output}
+
+    assert [node.name for node in graph.node if not read & set(node.output)] == []
+    assert [tensor.name for tensor in graph.initializer if tensor.name not in read] == []
+
+
 def test_what_an_attention_gives_out_is_evened_out_in_its_weights_for_nothing(
     router: Router, checkpoint: Path
 ) -> None:
