@@ -13,6 +13,21 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 HIT_SHARE = 0.3
 ZIPF_TEXTS = 50_000
 CONNECTIONS = 64
+# What the SLOs allow the 99th percentile.
+OBJECTIVE_S = {"hits": 0.010}
+OBJECTIVE_OF_ALL_S = 0.100
+# What was ordered, and is measured in several rounds.
+WANTED_MS = {("hits", 0.5): 2.0, ("30% hits", 0.7): 20.0}
+ROUNDS = 3
+# The search for a mix's capacity, from the closed loop's rate downwards.
+STEP = 0.9
+STEPS_MAX = 16
+TRIES = 2
+PROBE_S = 2.0
+
+
+class OutOfReach(Exception):
+    """No rate is answered within the objective: the machine is too busy to be measured."""
 
 
 def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
@@ -23,11 +38,22 @@ def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
         for mix, asked in MIXES.items():
             numbers[mix] = []
             with gateway(cpu, CACHE_L1_SIZE="100000") as server:
-                capacity = _capacity(server, asked)
+                closed_per_s, per_s = _capacity(server, mix, asked)
+                figures.append(
+                    Figure(
+                        f"{mix}: capacity in open arrivals",
+                        f"{per_s:.0f}/s; a closed loop of {CONNECTIONS} does {closed_per_s:.0f}/s",
+                    )
+                )
                 for level in levels:
-                    point = _at(server, asked(int(level * 100)), level, level * capacity, seconds)
-                    numbers[mix].append(point)
-                    figures.append(_figure(mix, capacity, point))
+                    rounds = ROUNDS if (mix, level) in WANTED_MS else 1
+                    seen = [
+                        _at(server, asked(int(level * 100) + 1000 * r), level, level * per_s, seconds)
+                        for r in range(rounds)
+                    ]
+                    seen.sort(key=lambda point: point["p99_ms"])
+                    numbers[mix].append(seen[rounds // 2])
+                    figures.append(_figure(mix, per_s, seen))
     return Measured(figures, numbers)
 
 
@@ -58,13 +84,29 @@ MIXES: dict[str, Callable[[int], Iterator[bytes]]] = {
 }
 
 
-def _capacity(server: Process, asked: Callable[[int], Iterator[bytes]]) -> float:
+def _capacity(server: Process, mix: str, asked: Callable[[int], Iterator[bytes]]) -> tuple[float, float]:
+    """The rate of a closed loop, and the most open arrivals a second that are answered within the objective.
+
+    The second is what counts here, and is lower: in a closed loop one waking of the event
+    loop serves many answers, which arrivals one by one do not allow.
+    """
     warm = asked(1)
     if asked is _some_known:
         closed(server, (request(text) for text in islice(texts(0), 200)), connections=1, seconds=0.15)
     closed(server, warm, connections=CONNECTIONS, seconds=1.0)
-    per_s, _, _ = closed(server, warm, connections=CONNECTIONS, seconds=2.0)
-    return per_s
+    closed_per_s, _, _ = closed(server, warm, connections=CONNECTIONS, seconds=2.0)
+    objective_s = OBJECTIVE_S.get(mix, OBJECTIVE_OF_ALL_S)
+    per_s = closed_per_s
+    for step in range(STEPS_MAX):
+        # Twice, since a neighbour's moment is no lack of capacity.
+        for again in range(TRIES):
+            with Driver(server.port) as driver:
+                seen = driver.open(warm, poisson(per_s, seed=TRIES * step + again), seconds=PROBE_S)
+            answered = sorted([*seen.hits_s, *seen.misses_s])
+            if seen.codes[200] == seen.offered and percentile(answered, 0.99) <= objective_s:
+                return closed_per_s, per_s
+        per_s *= STEP
+    raise OutOfReach(f"{mix}: not even {per_s:.0f} a second are answered within {objective_s * 1000:.0f} ms")
 
 
 def _at(
@@ -89,15 +131,18 @@ def _at(
     }
 
 
-def _figure(mix: str, capacity: float, point: dict[str, float]) -> Figure:
+def _figure(mix: str, capacity: float, rounds: list[dict[str, float]]) -> Figure:
+    """One level's line, of rounds sorted by their P99: the middle one, and how far they lie apart."""
+    point = rounds[len(rounds) // 2]
+    apart = f" ({rounds[0]['p99_ms']:.2f} to {rounds[-1]['p99_ms']:.2f})" if len(rounds) > 1 else ""
     seen = (
-        f"P50 {point['p50_ms']:.2f}, P99 {point['p99_ms']:.2f}, P99.9 {point['p999_ms']:.2f} ms"
+        f"P50 {point['p50_ms']:.2f}, P99 {point['p99_ms']:.2f}{apart}, P99.9 {point['p999_ms']:.2f} ms"
         + (f"; {point['batch']:.1f} a batch" if point["batch"] else "")
         + (f"; {point['hits']:.0%} hits" if mix == "Zipf" else "")
         + (f"; {point['failed']:.0f} failed" if point["failed"] else "")
     )
     what = f"{mix}, {point['level']:.0%} of {capacity:.0f}/s"
-    wanted = {("hits", 0.5): 2.0, ("30% hits", 0.7): 20.0}.get((mix, point["level"]))
+    wanted = WANTED_MS.get((mix, point["level"]))
     if wanted is None:
         return Figure(what, seen)
     return at_most(what, seen, point["p99_ms"], wanted, f"P99 {wanted:g} ms")

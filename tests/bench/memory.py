@@ -10,6 +10,7 @@ from tests.bench.processes import closed, gateway, known
 from tests.served import MODEL, ROOT
 
 ENTRIES = 100_000
+IMAGE = "query-gateway:latest"
 # In a process of its own: what an L1 of so many entries adds to it.
 _L1 = """
 import os, sys, time
@@ -48,7 +49,19 @@ def measure(seconds: float) -> Measured:
                 "serving installation: site-packages and the model", f"{size:.0f} MB", size, 280, "280 MB"
             )
         )
+    figures.append(_image())
     return Measured(figures, {"rest_mb": rest, "loaded_mb": loaded, "l1_mb": entries})
+
+
+def _image() -> Figure:
+    """The unpacked image, where `just image` has built one."""
+    what = f"image {IMAGE}, unpacked"
+    try:
+        asked = ["docker", "image", "inspect", "--format", "{{.Size}}", IMAGE]
+        size = int(subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout) / 1e6
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return Figure(what, "not measured: no container engine here has it (`just image` builds it)")
+    return at_most(what, f"{size:.0f} MB", size, 420, "420 MB", ratio=True)
 
 
 def _size(folder: Path) -> int:
