@@ -23,11 +23,7 @@ ROUNDS = 3
 STEP = 0.9
 STEPS_MAX = 16
 TRIES = 2
-PROBE_S = 2.0
-
-
-class OutOfReach(Exception):
-    """No rate is answered within the objective: the machine is too busy to be measured."""
+PROBE_SHARE = 1 / 3  # of the time that a level is measured for
 
 
 def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
@@ -38,7 +34,7 @@ def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
         for mix, asked in MIXES.items():
             numbers[mix] = []
             with gateway(cpu, CACHE_L1_SIZE="100000") as server:
-                closed_per_s, per_s = _capacity(server, mix, asked)
+                closed_per_s, per_s = _capacity(server, mix, asked, PROBE_SHARE * seconds)
                 figures.append(
                     Figure(
                         f"{mix}: capacity in open arrivals",
@@ -84,11 +80,14 @@ MIXES: dict[str, Callable[[int], Iterator[bytes]]] = {
 }
 
 
-def _capacity(server: Process, mix: str, asked: Callable[[int], Iterator[bytes]]) -> tuple[float, float]:
+def _capacity(
+    server: Process, mix: str, asked: Callable[[int], Iterator[bytes]], probe_s: float
+) -> tuple[float, float]:
     """The rate of a closed loop, and the most open arrivals a second that are answered within the objective.
 
     The second is what counts here, and is lower: in a closed loop one waking of the event
-    loop serves many answers, which arrivals one by one do not allow.
+    loop serves many answers, which arrivals one by one do not allow. Where not even the least
+    rate that is tried is answered so, it is that: the levels will show it.
     """
     warm = asked(1)
     if asked is _some_known:
@@ -98,15 +97,15 @@ def _capacity(server: Process, mix: str, asked: Callable[[int], Iterator[bytes]]
     objective_s = OBJECTIVE_S.get(mix, OBJECTIVE_OF_ALL_S)
     per_s = closed_per_s
     for step in range(STEPS_MAX):
+        per_s = closed_per_s * STEP**step
         # Twice, since a neighbour's moment is no lack of capacity.
         for again in range(TRIES):
             with Driver(server.port) as driver:
-                seen = driver.open(warm, poisson(per_s, seed=TRIES * step + again), seconds=PROBE_S)
+                seen = driver.open(warm, poisson(per_s, seed=TRIES * step + again), seconds=probe_s)
             answered = sorted([*seen.hits_s, *seen.misses_s])
             if seen.codes[200] == seen.offered and percentile(answered, 0.99) <= objective_s:
                 return closed_per_s, per_s
-        per_s *= STEP
-    raise OutOfReach(f"{mix}: not even {per_s:.0f} a second are answered within {objective_s * 1000:.0f} ms")
+    return closed_per_s, per_s
 
 
 def _at(
