@@ -44,7 +44,7 @@ evaluate *arguments: (_install "dev")
 capacity *arguments: (_install "serve") (_install "dev")
     {{ python }} scripts/capacity.py "$@"
 
-# Measure it against its limits, and write docs/performance.md (7 minutes; `just bench --short`: one)
+# Measure it against its limits, and write docs/performance.md (9 minutes; `just bench --short`: one)
 bench *arguments: (_install "serve") (_install "dev")
     {{ python }} -m tests.bench "$@"
 
