@@ -42,19 +42,19 @@ evaluate *arguments: (_install "dev")
 
 # Measure how many unique queries a second this machine answers
 capacity *arguments: (_install "serve") (_install "dev")
-    {{ python }} scripts/capacity.py "$@"
+    {{ python }} -m lab.capacity "$@"
 
 # Measure it against its limits, and write docs/performance.md (9 minutes; `just bench --short`: one)
 bench *arguments: (_install "serve") (_install "dev")
-    {{ python }} -m tests.bench "$@"
+    {{ python }} -m lab.bench "$@"
 
 # Load it as its users would, and say which promises it kept (2.5 minutes; `just load --help`)
 load *arguments: (_install "serve") (_install "load")
-    @exec .venv-load/bin/python -m tests.load "$@"
+    @exec .venv-load/bin/python -m lab.load "$@"
 
 # Break it on purpose, and write what it did into docs/reliability.md (7 minutes; `just chaos soak`: 10 more)
 chaos *arguments: (_install "dev")
-    {{ python }} -m tests.chaos "$@"
+    {{ python }} -m lab.chaos "$@"
 
 # Build the serving image
 image *arguments:
@@ -62,19 +62,19 @@ image *arguments:
 
 # Prove the image: read-only, 512 MiB, one CPU, real queries (needs a container engine)
 image-smoke *arguments:
-    python3 tests/ops/image_smoke.py "$@"
+    python3 -m lab.ops.image_smoke "$@"
 
 # What a serverless platform asks of the image, and what a query costs (needs a container engine)
 cloud-run:
-    python3 tests/ops/cloud_run.py
+    python3 -m lab.ops.cloud_run
 
 # Type every command of docs/runbook.md at a live stack (needs a container engine)
 runbook *arguments:
-    python3 tests/ops/runbook.py "$@"
+    python3 -m lab.ops.runbook "$@"
 
 # Fire the alerts for real on loopback, and see them end (needs Debian's prometheus, prometheus-alertmanager)
 drill *arguments: (_install "dev")
-    {{ python }} tests/ops/drill.py "$@"
+    {{ python }} -m lab.ops.drill "$@"
 
 # Write Grafana's dashboards from monitoring/grafana/generate.py
 dashboards *arguments: (_install "dev")

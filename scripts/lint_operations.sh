@@ -9,12 +9,12 @@ run() { echo "+ $*" >&2 && "$@"; }
 has() { command -v "$1" >/dev/null || { echo "- $1 is not here: $2" >&2 && return 1; }; }
 
 run "$bin/shellcheck" .ci/run scripts/*.sh requirements/*.sh
-run "$bin/hadolint" Dockerfile tests/ops/stand_ins/Dockerfile
+run "$bin/hadolint" Dockerfile lab/ops/stand_ins/Dockerfile
 run "$bin/yamllint" --strict compose.yaml monitoring infra
 run "$bin/typos" README.md docs scripts monitoring infra handler compose.yaml Dockerfile justfile
 run "$bin/python" monitoring/grafana/generate.py --check
-run "$bin/python" tests/ops/dashboards.py
-run "$bin/python" tests/ops/manifests.py
+run "$bin/python" -m lab.ops.dashboards
+run "$bin/python" -m lab.ops.manifests
 if has promtool "the alert rules were not tested"; then
     run promtool check config monitoring/prometheus/prometheus.yml
     run promtool test rules monitoring/prometheus/tests/alerts.yml

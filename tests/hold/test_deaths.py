@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.served import Served, eventually
+from lab.launch import Served, eventually
 
 
 @pytest.mark.parametrize("fault", ["lane", "thread"])

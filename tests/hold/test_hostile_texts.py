@@ -13,7 +13,7 @@ from handler.decision import decide
 from handler.model import Router, load
 from handler.query import estimate_tokens, key, normalise
 from handler.shelf import policy_of
-from tests.served import MODEL, Served
+from lab.launch import MODEL, Served
 
 CORPUS = Path(__file__).parent / "corpus" / "texts.jsonl"
 NASTY: dict[str, str] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handler.keys import digest, make
-from tests.served import MODEL, ROOT, Served, eventually, free_port
+from lab.launch import MODEL, ROOT, Served, eventually, free_port
 
 CALLER, OPERATOR = make(), make()
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.drive import Outcome
-from tests.hold.flood import flood
-from tests.served import Served, eventually
+from lab.drive import Outcome
+from lab.flood import flood
+from lab.launch import Served, eventually
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.served import Served, eventually
+from lab.launch import Served, eventually
 
 BODY = b'{"text":"q"}'
 HEAD = b"POST /v1/query-classify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from handler.schema import document
-from tests.served import Served
+from lab.launch import Served
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "2000"))
 

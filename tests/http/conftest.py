@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.served import Served
+from lab.launch import Served
 
 
 @pytest.fixture(scope="session")

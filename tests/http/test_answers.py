@@ -7,7 +7,7 @@ import threading
 import httpx
 import pytest
 
-from tests.served import Served
+from lab.launch import Served
 
 SUMMARIZE = "Summarize the following article in two sentences: The old lighthouse was built in 1857."
 STORY = "Write a short story about a lighthouse keeper who collects storms"

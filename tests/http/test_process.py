@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scripts.drive import Driver, requests
-from tests.served import CLASSIFY, MODEL, ROOT, Served, eventually, free_port
+from lab.drive import Driver, requests
+from lab.launch import CLASSIFY, MODEL, ROOT, Served, eventually, free_port
 
 
 def polite_client(served: Served, stop: threading.Event, outcomes: list[str]) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import msgspec
 
+from lab.launch import eventually, free_port
 from tests.l2.tiny_model import texts
-from tests.served import eventually, free_port
 
 
 class Reply(msgspec.Struct, frozen=True):

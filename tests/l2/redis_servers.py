@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from tests.served import eventually, free_port
+from lab.launch import eventually, free_port
 
 
 def binary() -> str:

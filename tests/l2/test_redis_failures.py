@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab.launch import eventually, free_port
+from lab.slow_proxy import SlowProxy
 from tests.l2.gateways import Client, GatewayProcess, Reply, Traffic
 from tests.l2.redis_servers import RedisServer, certificates, unavailable
-from tests.l2.slow_proxy import SlowProxy
-from tests.served import eventually, free_port
 
 QUERIES_PER_S = 100.0
 BUDGET_MS = 20.0

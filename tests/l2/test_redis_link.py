@@ -9,8 +9,8 @@ from handler.cli import UNUSABLE, main
 from handler.l2 import LinkError
 from handler.redis_link import RedisLink, open_link
 from handler.redis_url import read
+from lab.launch import eventually, free_port
 from tests.l2.redis_servers import RedisServer, certificates, unavailable
-from tests.served import eventually, free_port
 
 StartRedis = Callable[..., RedisServer]
 

@@ -19,10 +19,10 @@ from handler.query import key, normalise
 from handler.server import Process
 from handler.settings import from_env
 from handler.telemetry import Log
+from lab.launch import eventually, free_port
 from tests.l2.gateways import Client, GatewayProcess
 from tests.l2.redis_servers import RedisServer
 from tests.l2.tiny_model import texts
-from tests.served import eventually, free_port
 
 
 class Inside:

@@ -8,8 +8,8 @@ import pytest
 from handler.cli import FAILED, UNUSABLE, main
 from handler.entries import key
 from handler.model import read_manifest
+from lab.launch import free_port
 from tests.l2.redis_servers import RedisServer
-from tests.served import free_port
 
 
 @pytest.fixture

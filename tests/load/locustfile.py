@@ -20,9 +20,9 @@ from typing import Any
 import gevent
 from locust import FastHttpUser, events, task
 
-from tests.load.shapes import numbers
-from tests.load.slo import Sample, Samples
-from tests.load.texts import Texts
+from lab.load.shapes import numbers
+from lab.load.slo import Sample, Samples
+from lab.load.texts import Texts
 
 CLASSIFY = "/v1/query-classify"
 PACE_S = 1.0  # between two queries of one user

@@ -5,7 +5,7 @@ import os
 
 from locust import LoadTestShape
 
-from tests.load.shapes import users_at
+from lab.load.shapes import users_at
 
 
 class Spike(LoadTestShape):

@@ -1,0 +1,85 @@
+"""From the start of a process to its first correct answer, against what no such process can do without."""
+
+import contextlib
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from lab.bench.figures import Figure, Measured, at_most, spread
+from lab.bench.processes import yardstick
+from lab.drive import request
+from lab.launch import MODEL, ROOT, free_port
+
+SERVING = ROOT / ".venv" / "bin"
+ASKED = request("summarize the minutes of the old harbour meeting for the new team")
+
+
+def measure(rounds: int) -> Measured:
+    starts: dict[str, Sequence[str]] = {"query-gateway serve": [sys.executable, "-m", "handler", "serve"]}
+    if (SERVING / "query-gateway").is_file():
+        starts["query-gateway serve"] = [str(SERVING / "query-gateway"), "serve"]
+    if (SERVING / "just").is_file():
+        starts["a second just serve"] = [str(SERVING / "just"), "serve"]
+    times: dict[str, list[float]] = {name: [] for name in [*starts, "floor"]}
+    for _ in range(rounds + 1):
+        for name, command in starts.items():
+            times[name].append(_first_answer_s(command))
+        times["floor"].append(_floor_s())
+    times = {name: taken[1:] for name, taken in times.items()}  # the first of each filled the disk's cache
+    figures = [Figure("floor: the same imports one after the other, and the same model", _ms(times["floor"]))]
+    for name in starts:
+        ratios = [ours / floor for ours, floor in zip(times[name], times["floor"], strict=True)]
+        slowest = statistics.median(times[name])
+        figures.append(
+            at_most(f"{name}: process start to first answer", _ms(times[name]), slowest, 1.0, "1 s")
+        )
+        ratio = statistics.median(ratios)
+        figures.append(
+            at_most(f"{name}: against the floor", spread(ratios, "{:.2f}"), ratio, 1.25, "1.25", ratio=True)
+        )
+    return Measured(figures, {"seconds": times})
+
+
+def _ms(seconds: Sequence[float]) -> str:
+    return f"{spread([s * 1000 for s in seconds])} ms"
+
+
+def _first_answer_s(command: Sequence[str]) -> float:
+    port = free_port()
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**kept, "PORT": str(port), "MODEL_PATH": str(MODEL), "DRAIN_LINGER_MS": "0"},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while time.perf_counter() - started < 30:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(ASKED)
+                answer = connection.recv(65536)
+                # 503 while the model is not there: what a platform's probe would wait through.
+                if answer.startswith(b"HTTP/1.1 200") and b'"label"' in answer:
+                    return time.perf_counter() - started
+            time.sleep(0.002)
+        raise SystemExit(f"bench: {' '.join(command)} did not answer within 30 s")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _floor_s() -> float:
+    started = time.perf_counter()
+    process = yardstick("floor")
+    assert process.stdout is not None
+    process.stdout.readline()
+    took = time.perf_counter() - started
+    process.communicate()
+    return took

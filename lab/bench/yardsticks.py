@@ -1,0 +1,158 @@
+"""What the gateway is measured against, each in a process of its own.
+
+    python -m lab.bench.yardsticks litestar PORT     a bare Litestar handler on our structs
+    python -m lab.bench.yardsticks granian PORT      a bare ASGI app on the same server
+    python -m lab.bench.yardsticks plain PORT        Litestar, and a model run per request on a thread
+    python -m lab.bench.yardsticks alone SECONDS     tokenizers and ONNX Runtime in a loop, no server
+    python -m lab.bench.yardsticks floor             import what serving imports, open the model, score once
+
+The model is MODEL_PATH's. Server, event loop and their settings are the gateway's.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ANSWER = {"label": "0", "route": "fast", "task": "summarization", "confidence": 0.97}
+
+
+def serve(app: Any, port: int) -> None:
+    import uvloop
+    from granian.constants import HTTPModes, Interfaces
+    from granian.server.embed import Server
+
+    server = Server(
+        app,
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=2048,
+        backpressure=16_384,
+        log_enabled=False,
+    )
+    uvloop.run(server.serve())
+
+
+def litestar_app() -> Any:
+    from litestar import Litestar, post
+
+    from handler import wire
+
+    answer = wire.ClassifyAnswer(**ANSWER)  # type: ignore[arg-type]
+
+    @post("/v1/query-classify", status_code=200)
+    async def classify(data: wire.ClassifyRequest) -> wire.ClassifyAnswer:
+        return answer
+
+    return Litestar([classify], openapi_config=None, logging_config=None)
+
+
+def granian_app() -> Any:
+    body = json.dumps(ANSWER).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return app
+
+
+def plain_app() -> Any:
+    """What one would write first: no cache, no batches; a run per request, off the event loop."""
+    from litestar import Litestar, post
+
+    from handler import wire
+    from handler.decision import Policy, decide
+    from handler.machine import usable_cpus
+    from handler.model import load
+    from handler.query import normalise
+
+    router = load(Path(os.environ["MODEL_PATH"]))
+    policy = Policy(router.manifest.tasks, router.manifest.policy)
+    threads = ThreadPoolExecutor(usable_cpus())
+
+    @post("/v1/query-classify", status_code=200)
+    async def classify(data: wire.ClassifyRequest) -> wire.ClassifyAnswer:
+        query = normalise(data.text, router.manifest.limits)
+        (scores,) = await asyncio.get_running_loop().run_in_executor(threads, router.score, [query])
+        decided = decide(scores, policy, 0.7)
+        return wire.ClassifyAnswer(
+            label=decided.label, route=decided.route, task=decided.task, confidence=decided.confidence
+        )
+
+    return Litestar([classify], openapi_config=None, logging_config=None)
+
+
+def alone(seconds: float) -> dict[str, float]:
+    """Score queries one by one on every CPU. Returns CPU µs a query, µs each on a thread, and the rate."""
+    from handler.machine import usable_cpus
+    from handler.model import load
+    from handler.query import normalise
+    from lab.drive import texts
+
+    router = load(Path(os.environ["MODEL_PATH"]))
+    limits = router.manifest.limits
+    threads = usable_cpus()
+    queries = [normalise(text, limits) for text in itertools.islice(texts(os.getpid()), 8000)]
+    counts = [0] * threads
+    started, cpu = time.perf_counter(), time.process_time()
+
+    def loop(number: int) -> None:
+        mine = itertools.cycle(queries[number::threads])
+        while time.perf_counter() - started < seconds:
+            router.run([next(mine)])
+            counts[number] += 1
+
+    workers = [threading.Thread(target=loop, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    took, spent = time.perf_counter() - started, time.process_time() - cpu
+    scored = sum(counts)
+    return {"cpu_us": spent / scored * 1e6, "wall_us": took * threads / scored * 1e6, "per_s": scored / took}
+
+
+def floor() -> None:
+    """What a start cannot do without, one after the other."""
+    import granian.server.embed
+    import litestar
+    import msgspec
+    import numpy as np
+    import onnxruntime as ort
+    import prometheus_client
+    import uvloop
+    from tokenizers import Tokenizer
+
+    assert granian, (litestar, msgspec, prometheus_client, uvloop)
+    folder = Path(os.environ["MODEL_PATH"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        (folder / "model.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    ids = np.array([Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a real query").ids])
+    session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    print("answered", flush=True)
+
+
+if __name__ == "__main__":
+    kind, *rest = sys.argv[1:]
+    if kind == "alone":
+        print(json.dumps(alone(float(rest[0]))))
+    elif kind == "floor":
+        floor()
+    else:
+        apps = {"litestar": litestar_app, "granian": granian_app, "plain": plain_app}
+        serve(apps[kind](), int(rest[0]))

@@ -1,0 +1,167 @@
+"""More queries than can be answered: who gets what, and what is left afterwards."""
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab.chaos import bench
+from lab.chaos.bench import Watched
+from lab.chaos.findings import Finding
+from lab.drive import Driver, percentile, poisson, requests
+from lab.launch import eventually
+
+SLO_MS = 100.0
+
+
+def refusal() -> list[Finding]:
+    """What a refusal costs the gateway, against a hit and an answer from the model."""
+    hit, refused = _costs()
+    with bench.gateway({"QUEUE_MAX_WAIT_MS": "0"}) as watched:
+        answered = bench.capacity(watched)
+    return [
+        Finding("CPU of a query that the model answers", f"{answered.cpu_us:.0f} µs"),
+        Finding("CPU of a hit in the in-process cache", f"{hit.cpu_us:.0f} µs"),
+        Finding(
+            "CPU of a refusal (429)", f"{refused.cpu_us:.0f} µs", "under a hit", refused.cpu_us < hit.cpu_us
+        ),
+        Finding("refusals a second, nothing else going on", f"{refused.per_s:.0f}"),
+    ]
+
+
+def overload(seconds: float) -> list[Finding]:
+    """Floods of unique queries at open arrivals, over what was measured just before and after."""
+    return _flooded(1.5, seconds) + _flooded(3.0, seconds)
+
+
+def _flooded(times: float, seconds: float) -> list[Finding]:
+    # Both CPUs for both, as `just capacity` has it.
+    with (
+        bench.gateway({"QUEUE_MAX_WAIT_MS": "0"}, alone=False) as unhurried,
+        bench.gateway(alone=False) as watched,
+    ):
+        before = bench.capacity(unhurried, seed=1)
+        per_s = times * before.per_s
+        refusal_us = _refusal_us(per_s)
+        with Driver(watched.port) as driver:
+            driver.open(requests(1), poisson(per_s / 3, seed=1), seconds=2.0)  # warm
+            with watched.sampled_memory() as memory_mb:
+                seen = driver.open(requests(2), poisson(per_s, seed=2), seconds=seconds)
+        recovered_s = seen.drained_s + _ordinary_again_s(watched)
+        after = bench.capacity(unhurried, seed=2)
+    third = max(1, len(memory_mb) // 3)  # the first one fills the in-process cache
+    grown = statistics.mean(memory_mb[-third:]) / statistics.mean(memory_mb[third : 2 * third]) - 1
+    capacity = (before.per_s + after.per_s) / 2
+    answer_us = (before.cpu_us + before.driver_us + after.cpu_us + after.driver_us) / 2
+    possible = capacity
+    name = f"{times:g} × capacity"
+    findings = [
+        Finding(
+            f"{name}: capacity before and after, offered",
+            f"{before.per_s:.0f} and {after.per_s:.0f}, {seen.offered / seconds:.0f} queries/s for {seconds:g} s",
+        )
+    ]
+    if times > 2:
+        # g answers and (offered - g) refusals share the CPU time that `capacity` answers take; what the
+        # driver spends on each is in it, since it has no CPU of its own.
+        possible = capacity * (answer_us - times * refusal_us) / (answer_us - refusal_us)
+        findings.append(
+            Finding(
+                f"{name}: what refusals leave",
+                f"{capacity:.0f} × ({answer_us:.0f} − {times:g} × {refusal_us:.0f}) / "
+                f"({answer_us:.0f} − {refusal_us:.0f}) = {possible:.0f} queries/s",
+            )
+        )
+    share = seen.goodput / possible
+    p50, p99 = seen.answered_ms(0.5), seen.answered_ms(0.99)
+    refused_p99 = percentile(sorted(seen.refusals_s), 0.99) * 1000
+    clean = seen.lost == 0 and seen.without_retry_after == 0 and seen.codes.keys() <= {200, 429}
+    return [
+        *findings,
+        Finding(
+            f"{name}: goodput", f"{seen.goodput:.0f}/s, {share:.0%}", "at least 90% of that", share >= 0.9
+        ),
+        Finding(
+            f"{name}: latency of the accepted, P50 and P99",
+            f"{p50:.0f} and {p99:.0f} ms",
+            "P99 under 100 ms",
+            p99 < SLO_MS,
+        ),
+        Finding(
+            f"{name}: all others",
+            f"{seen.codes[429]} refused (P99 {refused_p99:.0f} ms), {seen.others or 'nothing else'}",
+            "a 429 with Retry-After",
+            clean,
+        ),
+        Finding(f"{name}: memory, second third to last", f"{grown:+.1%}", "flat: under 5%", grown < 0.05),
+        Finding(
+            f"{name}: ordinary service again after", f"{recovered_s:.2f} s", "within 1 s", recovered_s < 1.0
+        ),
+    ]
+
+
+def _ordinary_again_s(watched: Watched) -> float:
+    """How long until ten new queries in a row are answered within the objective."""
+    began = time.monotonic()
+    in_a_row, count = 0, 0
+    while in_a_row < 10:
+        asked = time.monotonic()
+        count += 1
+        answer = watched.served.ask(f"is service ordinary again, {count}?")
+        fine = answer.status_code == 200 and time.monotonic() - asked < SLO_MS / 1000
+        in_a_row = in_a_row + 1 if fine else 0
+        if not fine:
+            first_fine = time.monotonic()
+        elif in_a_row == 1:
+            first_fine = asked
+    return first_fine - began
+
+
+def _costs() -> tuple[bench.Rate, bench.Rate]:
+    """A hit and a refusal, in turns from one gateway: what it costs, not what its neighbours do."""
+    with _full() as watched:
+        rounds = [
+            (
+                bench.repeated(watched, "known", code=200, seconds=1.5),
+                bench.repeated(watched, "one too many", code=429, seconds=1.5),
+            )
+            for _ in range(5)
+        ]
+    hits, refusals = zip(*rounds, strict=True)
+    return _median(hits), _median(refusals)
+
+
+def _refusal_us(per_s: float) -> float:
+    """What a refusal costs gateway and driver when refusals come as a flood does, each by itself."""
+    with _full() as watched:
+        began = watched.cpu_s + time.process_time()
+        with Driver(watched.port) as driver:
+            seen = driver.open(requests(3), poisson(per_s, seed=3), seconds=3.0)
+        return (watched.cpu_s + time.process_time() - began) / seen.offered * 1e6
+
+
+def _median(rates: Sequence[bench.Rate]) -> bench.Rate:
+    return sorted(rates, key=lambda rate: rate.cpu_us)[len(rates) // 2]
+
+
+@contextlib.contextmanager
+def _full() -> Iterator[Watched]:
+    """A gateway that knows one query, and whose only lane and queue stay taken."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        settings = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "1", "REQUEST_TIMEOUT_MS": "60000"}
+        gate = Path(folder) / "gate"
+        gate.touch()
+        watched = stack.enter_context(bench.gateway(settings, fault=f"gate:{gate}"))
+        assert watched.served.ask("known").status_code == 200
+        gate.unlink()
+        callers = stack.enter_context(ThreadPoolExecutor(2))
+        stack.callback(watched.served.process.kill)
+        callers.submit(watched.served.ask, "takes the lane")
+        eventually(lambda: watched.served.metric("query_gateway_active_requests") == 1, "the lane is taken")
+        eventually(lambda: watched.served.metric("query_gateway_batch_queue_size") == 0, "by that query")
+        callers.submit(watched.served.ask, "waits")
+        eventually(lambda: watched.served.metric("query_gateway_batch_queue_size") == 1, "the queue is full")
+        yield watched

@@ -1,0 +1,120 @@
+"""On little: one CPU and 512 MiB, a root that cannot be written, no user of note, no home."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.chaos import bench
+from lab.chaos.findings import Finding, Skipped
+from lab.flood import flood
+
+CGROUP = Path("/sys/fs/cgroup")
+MEMORY_BYTES = 512 * 1024 * 1024
+NOBODY = "65534"
+
+
+def small() -> list[Finding]:
+    findings: list[Finding] = []
+    for scenario in (_one_cpu_and_512_mib, _read_only_as_nobody):
+        try:
+            findings += scenario()
+        except Skipped as why:
+            findings.append(
+                Finding((scenario.__doc__ or "").rstrip("."), f"not shown on this machine: {why}")
+            )
+    return findings
+
+
+def _one_cpu_and_512_mib() -> list[Finding]:
+    """One CPU and 512 MiB."""
+    with _cgroup() as groups:
+        enter = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
+        wrapped = ["sh", "-c", f'{enter}; exec "$@"', "sh"]
+        with bench.gateway(wrapped_in=wrapped, alone=False) as watched:
+            lanes = watched.served.client.get("/health/deep").json()["checks"]["batch_processor"]["lanes"]
+            seen = bench.run(flood(watched.port, per_s=2000, seconds=10.0, seed="small"))
+            peak_mb = watched.process.memory_info().rss / 1e6
+            code = watched.served.terminate()
+    lived = code == 0 and seen.lost == 0 and seen.codes.keys() <= {200, 429}
+    return [
+        Finding("1 CPU, 512 MiB (a cgroup): lanes", str(lanes), "1", lanes == 1),
+        Finding(
+            "1 CPU, 512 MiB: 10 s of 2,000 new queries/s",
+            f"{seen.codes[200]} answered, {seen.codes[429]} refused, {seen.others or 'nothing else'}, "
+            f"exit code {code}",
+            "nothing else",
+            lived,
+        ),
+        Finding("1 CPU, 512 MiB: memory afterwards", f"{peak_mb:.0f} MB", "under 512 MiB", peak_mb < 537),
+    ]
+
+
+def _read_only_as_nobody() -> list[Finding]:
+    """A read-only root as a user without a home."""
+    if os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")):
+        raise Skipped("it takes root, unshare and setpriv")
+    nobody = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs"]
+    may_read = ""
+    if subprocess.run([*nobody, "test", "-x", os.path.realpath(sys.executable)]).returncode:
+        # An interpreter in a home of its own: nobody may read it, and still write nothing.
+        may_read = " that may read all files"
+        nobody += ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "+dac_read_search"]
+    enter = (
+        # Every mount that could be written becomes read-only, for this process alone.
+        "awk '$2 !~ \"^/(proc|sys|dev)\" {print $2}' /proc/mounts | sort -u | while read -r place; do "
+        'mount -o remount,bind,ro "$place"; done 2>/dev/null; exec "$@"'
+    )
+    wrapped = ["unshare", "--mount", "sh", "-c", enter, "sh", *nobody, "env", "-u", "HOME"]
+    check = (
+        "import os; print(os.geteuid(), any(os.access(p, os.W_OK) for p in ('/', '/tmp', '/var/tmp', '.')))"
+    )
+    tried = subprocess.run([*wrapped, sys.executable, "-c", check], capture_output=True, text=True)
+    if tried.stdout.split() != [NOBODY, "False"]:
+        said = (tried.stderr or tried.stdout).strip()[-200:]
+        raise Skipped(f"the mounts cannot be made read-only here ({said})")
+    with bench.gateway(wrapped_in=wrapped, alone=False) as watched:
+        code = watched.served.ask("nothing here can be written").status_code
+        owner = watched.process.uids().effective
+        status = Path(f"/proc/{watched.process.pid}/status").read_text(encoding="utf-8")
+        powers = re.search(r"CapEff:\s*(\w+)", status)
+        ended = watched.served.terminate()
+    seen = f"answers {code} as user {owner}{may_read}, with capabilities {powers[1] if powers else '?'}, ends with {ended}"
+    return [
+        Finding(
+            "read-only root, user 65534, no home", seen, "answers, ends with 0", (code, ended) == (200, 0)
+        )
+    ]
+
+
+@contextlib.contextmanager
+def _cgroup() -> Iterator[list[Path]]:
+    """A cgroup (version 1) below our own, with one CPU and 512 MiB."""
+    own = dict(
+        re.findall(r"^\d+:(cpu|memory)[^:]*:(.*)$", Path("/proc/self/cgroup").read_text("utf-8"), re.M)
+    )
+    limits = {
+        "cpu": {"cpu.cfs_period_us": 100_000, "cpu.cfs_quota_us": 100_000},
+        "memory": {"memory.limit_in_bytes": MEMORY_BYTES},
+    }
+    made: list[Path] = []
+    try:
+        for controller, values in limits.items():
+            group = (
+                CGROUP / controller / own.get(controller, "/").lstrip("/") / f"query-gateway-{os.getpid()}"
+            )
+            try:
+                group.mkdir()
+                made.append(group)
+                for name, value in values.items():
+                    (group / name).write_text(str(value), encoding="utf-8")
+            except OSError as exc:
+                raise Skipped(f"no cgroup of our own can be made here ({exc.strerror})") from None
+        yield made
+    finally:
+        for group in made:
+            group.rmdir()

@@ -1,0 +1,115 @@
+"""What a serverless platform asks of the image, with one and two vCPU: `just cloud-run`.
+
+It must listen on PORT on all addresses in time, answer many at once, cost nothing
+between requests, and end with 0 within 10 s of SIGTERM. Also measures the processor
+time of a query, which depends far less than queries a second on who else is busy
+here; docs/deployment.md derives instances and costs from it. Standard library only.
+"""
+
+import http.client
+import json
+import os
+import re
+import threading
+import time
+import urllib.request
+from urllib.parse import urlsplit
+
+from lab.ops.image_smoke import ask, container, docker, until
+
+CALLERS = 16
+PORT = 8080
+WORDS = [
+    "garden",
+    "violin",
+    "harbour",
+    "ladder",
+    "comet",
+    "orchard",
+    "lantern",
+    "meadow",
+    "anchor",
+    "thimble",
+    "compass",
+    "willow",
+]
+
+
+def query(number: int) -> str:
+    """About 16 tokens, never twice."""
+    noun = WORDS[number % len(WORDS)]
+    return f"Write a short story about a {noun} that counts to {number} and then goes home again"
+
+
+def cpu_s(url: str) -> float:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        found = re.search(r"^process_cpu_seconds_total (\S+)", answer.read().decode(), re.M)
+    assert found
+    return float(found[1])
+
+
+def send(url: str, numbers: range) -> list[int]:
+    """Ask from `CALLERS` connections at once. Returns the status codes."""
+    codes: list[int] = []
+
+    def caller(mine: range) -> None:
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+        for number in mine:
+            connection.request(
+                "POST",
+                "/v1/query-classify",
+                json.dumps({"text": query(number)}),
+                {"content-type": "application/json"},
+            )
+            answer = connection.getresponse()
+            answer.read()
+            codes.append(answer.status)
+
+    callers = [threading.Thread(target=caller, args=(numbers[i::CALLERS],)) for i in range(CALLERS)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    return codes
+
+
+def cost(url: str, numbers: range) -> tuple[float, float]:
+    """Milliseconds of processor time a query, and queries a second as this machine is now."""
+    before, started = cpu_s(url), time.monotonic()
+    codes = send(url, numbers)
+    assert set(codes) == {200}, set(codes)
+    return (cpu_s(url) - before) / len(codes) * 1000, len(codes) / (time.monotonic() - started)
+
+
+def with_cpus(cpus: int) -> None:
+    # What is proven here holds however busy the machine is: no bound on waiting, and a time-out for stalls alone.
+    patient = ("-e", "QUEUE_MAX_WAIT_MS=0", "-e", "REQUEST_TIMEOUT_MS=10000")
+    options = ("--cpus", str(cpus), "-e", f"PORT={PORT}", *patient)
+    with container(*options, port=PORT) as (name, url):
+        ready_s = until(lambda: ask(f"{url}/health/ready")[0] == 200, 30, "listening")
+        send(url, range(200))
+        new_ms, per_s = cost(url, range(1000, 4000))
+        hit_ms, _ = cost(url, range(1000, 4000))
+        idle = cpu_s(url)
+        time.sleep(5)
+        idle_share = (cpu_s(url) - idle) / 5
+        started = time.monotonic()
+        docker("stop", "--time", "10", name)
+        ended_s = time.monotonic() - started
+        assert docker("inspect", "-f", "{{.State.ExitCode}}", name) == "0"
+        assert ended_s < 9, ended_s
+        assert ready_s < 10, ready_s
+        assert idle_share < 0.05, idle_share
+        print(
+            f"| {cpus} | {ready_s:.1f} | {new_ms:.2f} | {hit_ms:.2f} | {per_s:.0f} | {idle_share:.1%} | {ended_s:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    print(
+        "| vCPU | ready, s | CPU of a new query, ms | of a cache hit, ms | new queries a second, as busy as it was | idle CPU | SIGTERM to exit 0, s |"
+    )
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for cpus in range(1, min(2, os.cpu_count() or 1) + 1):
+        with_cpus(cpus)

@@ -1,0 +1,423 @@
+"""Fire the alerts for real and see them end: `just drill`.
+
+A gateway, Redis, Prometheus and Alertmanager on loopback, the last two from Debian's
+packages. The rules are the shipped ones with their ranges and waits divided, so that
+an incident takes seconds; Alertmanager is the shipped one with a webhook added. Each
+scene breaks one thing, waits for its alerts at the webhook, mends it and waits for their
+end; of what burns slowly, at the drill's end. Then the dashboards' queries are run
+against what was recorded. Read `Drill.play` first.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from lab.ops.stack import ROOT, Traffic, answers
+from lab.slow_proxy import SlowProxy
+
+# A minute of the shipped rules is a second and a half here, an hour twelve seconds: divided as minutes are, the
+# burn of three days would take half an hour to end. No range may hold fewer than four scrapes.
+UNIT_S = {"s": 1 / 40, "m": 60 / 40, "h": 3600 / 300, "d": 86400 / 300}
+SCRAPE_S = 1
+RUNBOOKS = "https://git.example.com/query-gateway/blob/main/"
+# What Redis takes to answer in the scene of a slow one, and what it may cost a query there.
+SLOW_REDIS_S, PATIENCE_MS = 0.15, 500
+
+
+def shortened(rules: str) -> str:
+    """Rules with every range and wait divided; the names keep the windows they stand for."""
+
+    def range_of(match: re.Match[str]) -> str:
+        return f"[{max(4 * SCRAPE_S + 1, int(int(match[1]) * UNIT_S[match[2]]))}s]"
+
+    def wait_of(match: re.Match[str]) -> str:
+        return f"{match[1]}: {max(1, int(int(match[2]) * UNIT_S[match[3]]))}s"
+
+    rules = re.sub(r"\[(\d+)([smhd])\]", range_of, rules)
+    return re.sub(r"\b(for|interval): (\d+)([smhd])", wait_of, rules)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Told:
+    """One change of an alert's state, as the webhook heard it. `at` is monotonic seconds."""
+
+    at: float
+    status: str
+    description: str
+
+
+class Webhook:
+    """What Alertmanager told, by alert and in order; a repetition is not kept."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[Told]] = {}
+        self.links: set[str] = set()
+        self.labels: set[str] = set()
+        hook = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                for alert in body["alerts"]:
+                    seen = hook.told.setdefault(alert["labels"]["alertname"], [])
+                    if not seen or seen[-1].status != alert["status"]:
+                        seen.append(
+                            Told(time.monotonic(), alert["status"], alert["annotations"]["description"])
+                        )
+                    hook.links.add(alert["annotations"]["runbook_url"])
+                    hook.labels |= alert["labels"].keys()
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def since(self, alert: str, at: float, status: str) -> Told | None:
+        """The first time after `at` that this alert had this status."""
+        return next((t for t in self.told.get(alert, []) if t.at >= at and t.status == status), None)
+
+
+class Drill:
+    def __init__(self, folder: Path, tools: Path | None) -> None:
+        self.folder = folder
+        self.tools = tools
+        self.hook = Webhook()
+        self.ports = {name: free_port() for name in ("gateway", "redis", "prometheus", "alertmanager")}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.lines: list[str] = []
+        self.lingering: list[tuple[str, str, float, float]] = []
+        self.model = self.folder / "model"
+        self.proxy = SlowProxy(self.ports["redis"])
+
+    def program(self, name: str) -> str:
+        found = shutil.which(name, path=f"{self.tools}/usr/bin" if self.tools else None)
+        if not found:
+            raise SystemExit(
+                f"drill: {name} is not installed (Debian: prometheus, prometheus-alertmanager, redis-server)"
+            )
+        return found
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def start(self, name: str, *command: str, **environment: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                command, cwd=self.folder, stdout=log, stderr=log, env={**os.environ, **environment}
+            )
+
+    def stop(self, name: str) -> None:
+        if process := self.running.pop(name, None):
+            process.send_signal(signal.SIGTERM)
+            process.wait(15)
+
+    def gateway(self, **settings: str) -> None:
+        self.start(
+            "gateway", sys.executable, "-m", "handler", "serve",
+            **{
+                "PYTHONPATH": str(ROOT), "MODEL_PATH": str(self.model), "HOST": "127.0.0.1",
+                "PORT": str(self.ports["gateway"]), "REDIS_URL": f"redis://127.0.0.1:{self.ports['redis']}/0",
+                **settings,
+            },
+        )  # fmt: skip
+
+    def with_training_mix(self) -> None:
+        """The shipped model; if it does not say what it was trained on, as if on every task alike."""
+        shutil.copytree(ROOT / "models/quantized", self.model)
+        manifest = json.loads((self.model / "manifest.json").read_text())
+        manifest.setdefault("training_mix", dict.fromkeys(manifest["tasks"], 1 / len(manifest["tasks"])))
+        (self.model / "manifest.json").write_text(json.dumps(manifest))
+
+    def slow_redis(self) -> str:
+        """Redis behind a long line; its URL."""
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        self.proxy.delay_s = SLOW_REDIS_S
+        asyncio.run_coroutine_threadsafe(self.proxy.start(), loop).result(5)
+        return f"redis://127.0.0.1:{self.proxy.port}/0"
+
+    def redis(self) -> None:
+        self.start(
+            "redis",
+            shutil.which("redis-server") or self.program("redis-server"),
+            "--port",
+            str(self.ports["redis"]),
+            "--save",
+            "",
+        )
+
+    def watchers(self) -> None:
+        source = ROOT / "monitoring"
+        for name in ("recording", "alerts"):
+            rules = shortened((source / f"prometheus/rules/{name}.yml").read_text())
+            (self.folder / f"{name}.yml").write_text(rules)
+        told = (source / "prometheus/prometheus.yml").read_text()
+        told = re.sub(r"(scrape|evaluation)_interval: \d+s", rf"\1_interval: {SCRAPE_S}s", told)
+        told = told.replace("  # external_labels:\n  #   runbooks:", "  external_labels:\n    runbooks:")
+        told = told.replace("rules/*.yml", f"{self.folder}/*s.yml\n  - {self.folder}/recording.yml")
+        for shipped, name in (
+            ("gateway:8000", "gateway"),
+            ("alertmanager:9093", "alertmanager"),
+            ("localhost:9090", "prometheus"),
+        ):
+            told = told.replace(shipped, f"127.0.0.1:{self.ports[name]}")
+        (self.folder / "config").mkdir()
+        (self.folder / "config/prometheus.yml").write_text(told)
+        hooked = (source / "alertmanager/alertmanager.yml").read_text()
+        hooked = hooked.replace(
+            "  - name: on-call\n",
+            f"  - name: on-call\n    webhook_configs: [{{url: '{self.hook.url}', send_resolved: true}}]\n",
+        )
+        hooked = hooked.replace("group_wait: 10s", "group_wait: 1s").replace(
+            "group_interval: 1m", "group_interval: 1s"
+        )
+        (self.folder / "config/alertmanager.yml").write_text(hooked)
+        self.start(
+            "alertmanager", self.program("prometheus-alertmanager"), f"--config.file={self.folder}/config/alertmanager.yml",
+            f"--storage.path={self.folder}/am", f"--web.listen-address=127.0.0.1:{self.ports['alertmanager']}", "--cluster.listen-address=",
+        )  # fmt: skip
+        self.start(
+            "prometheus", self.program("prometheus"), f"--config.file={self.folder}/config/prometheus.yml",
+            # An end that Alertmanager did not hear is told again: after a minute, if this did not say otherwise.
+            "--rules.alert.resend-delay=2s",
+            f"--storage.tsdb.path={self.folder}/tsdb", f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}",
+        )  # fmt: skip
+
+    def until(self, true: Callable[[], object], within_s: float, what: str) -> float:
+        started = time.monotonic()
+        while time.monotonic() - started < within_s:
+            if true():
+                return time.monotonic() - started
+            time.sleep(0.1)
+        logs = "\n".join(f"--- {log.name}\n{log.read_text()[-800:]}" for log in self.folder.glob("*.log"))
+        raise SystemExit(f"drill: {what}: not within {within_s:.0f} s; told so far: {self.hook.told}\n{logs}")
+
+    def scene(
+        self,
+        title: str,
+        alerts: tuple[str, ...],
+        broken: Callable[[], None],
+        mended: Callable[[], None],
+        *,
+        later: tuple[str, ...] = (),
+    ) -> None:
+        """Break, wait for the alerts, mend, wait for their end.
+
+        later  what the same break sets off and ends after other scenes: `linger` waits for it
+        """
+        for alert in (*alerts, *later):
+            self.until(partial(self.quiet, alert), 120, f"{title}: {alert} is over from before")
+        broke = time.monotonic()
+        broken()
+        for alert in alerts:
+            self.until(partial(self.hook.since, alert, broke, "firing"), 90, f"{title}: {alert} fires")
+        mending = time.monotonic()
+        mended()
+        for alert in alerts:
+            self.ends(title, alert, broke, mending)
+        self.lingering += [(title, alert, broke, mending) for alert in later]
+
+    def linger(self) -> None:
+        """Wait for what burns slowly: told once the fast burn that held it back is over, and ended."""
+        for title, alert, broke, mending in self.lingering:
+            self.until(partial(self.hook.since, alert, broke, "firing"), 180, f"{title}: {alert} fires")
+            self.ends(title, alert, broke, mending)
+
+    def ends(self, title: str, alert: str, broke: float, mending: float) -> None:
+        """Wait for the end of an alert that fired, and write its line."""
+        firing = self.hook.since(alert, broke, "firing")
+        assert firing
+        over = partial(self.hook.since, alert, max(mending, firing.at), "resolved")
+        self.until(over, 240, f"{title}: {alert} ends")
+        ended = over()
+        assert ended
+        self.lines.append(
+            f"| {title} | {alert} | {firing.at - broke:.0f} | {ended.at - mending:.0f} | {firing.description} |"
+        )
+        print(self.lines[-1], flush=True)
+
+    def quiet(self, alert: str) -> bool:
+        """Whether Prometheus has no such alert, and Alertmanager has said so if it ever had."""
+        told = self.hook.told.get(alert)
+        return not self.active(alert) and (not told or told[-1].status == "resolved")
+
+    def active(self, alert: str) -> bool:
+        with urllib.request.urlopen(f"{self.url('prometheus')}/api/v1/alerts", timeout=5) as answer:
+            found = json.loads(answer.read())["data"]["alerts"]
+        return any(one["labels"]["alertname"] == alert for one in found)
+
+    def ready(self) -> None:
+        self.until(lambda: answers(f"{self.url('gateway')}/health/ready"), 20, "the gateway is ready")
+
+    def play(self) -> None:
+        self.with_training_mix()
+        self.redis()
+        self.gateway()
+        self.ready()
+        self.watchers()
+        self.until(lambda: answers(f"{self.url('prometheus')}/-/ready"), 20, "Prometheus is ready")
+        gateway = self.url("gateway")
+        with Traffic(gateway, per_s=20):
+            time.sleep(15)
+            self.scene("the gateway is stopped", ("ServiceDown",), lambda: self.stop("gateway"), self.again)
+            self.scene("Redis is killed", ("RedisConnectionFailure",), lambda: self.stop("redis"), self.redis)
+            # The first to burn latency: its slow burn ends long after the others', and the flood would set it off too.
+            # Without L1, every query asks Redis: hits and misses are late alike.
+            far = {
+                "REDIS_URL": self.slow_redis(),
+                "CACHE_L1_SIZE": "0",
+                "CACHE_L2_TIMEOUT_MS": str(PATIENCE_MS),
+            }
+            self.scene(
+                f"Redis takes {SLOW_REDIS_S * 1000:.0f} ms and may",
+                ("HighP99Latency", "LatencyFastBurn", "CacheHitLatencyFastBurn"),
+                lambda: self.again(**far),
+                self.again,
+                later=("LatencySlowBurn", "CacheHitLatencySlowBurn"),
+            )
+            # Before the one without a model: ModelNotReady holds back the error rates that follow from it.
+            self.scene(
+                "queries have half a millisecond",
+                ("HighErrorRate",),
+                lambda: self.again(REQUEST_TIMEOUT_MS="0.5"),
+                self.again,
+                later=("AvailabilityFastBurn", "AvailabilitySlowBurn"),
+            )
+            self.scene(
+                "it starts without a model",
+                ("ModelNotReady",),
+                lambda: self.again(MODEL_PATH=str(self.folder / "none")),
+                self.again,
+            )
+            # One lane and one long query at a time: what limits is the model, not who asks.
+            flood = Flood(gateway, filler=LONG)
+            narrow = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "16", "QUEUE_MAX_WAIT_MS": "0"}
+
+            def flooded() -> None:
+                self.again(**narrow)
+                flood.start()
+
+            def ebbed() -> None:
+                flood.stop()
+                self.again()
+
+            self.scene(
+                "a flood of long queries, QUEUE_MAX=16",
+                ("QueriesShed", "HighBatchQueueDepth"),
+                flooded,
+                ebbed,
+            )
+            mistakes = Flood(gateway, body=b"{}", threads=1, pause_s=0.01)
+            self.scene("a client sends no text", ("HighClientErrorRate",), mistakes.start, mistakes.stop)
+            new = Flood(gateway, threads=1, pause_s=0.01)
+            self.scene("no query comes twice", ("LowCacheHitRate",), new.start, new.stop)
+            self.linger()
+        wrong = [link for link in self.hook.links if not link.startswith(f"{RUNBOOKS}docs/runbook.md#")]
+        if wrong:
+            raise SystemExit(f"drill: these are no links to the runbook: {wrong}")
+        if "runbooks" in self.hook.labels:
+            raise SystemExit("drill: where the runbook is read is a label of the alerts")
+
+    def again(self, **settings: str) -> None:
+        """Start the gateway anew."""
+        self.stop("gateway")
+        self.gateway(**settings)
+
+    def end(self) -> None:
+        for name in list(self.running):
+            self.stop(name)
+        self.hook.server.shutdown()
+
+
+LONG = " and then everybody sings about the harbour, the garden and the old lighthouse" * 20
+
+
+class Flood:
+    """Callers that ask new queries as fast as they are answered."""
+
+    def __init__(
+        self, url: str, body: bytes | None = None, threads: int = 24, pause_s: float = 0, filler: str = ""
+    ) -> None:
+        self._url, self._body, self._threads, self._pause_s, self._filler = (
+            f"{url}/v1/query-classify",
+            body,
+            threads,
+            pause_s,
+            filler,
+        )
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        for number in range(self._threads):
+            threading.Thread(target=self._run, args=(number,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def _run(self, number: int) -> None:
+        count = 0
+        while not self._over.wait(self._pause_s):
+            count += 1
+            body = (
+                self._body
+                or json.dumps(
+                    {"text": f"Write poem {count} of poet {number} {os.urandom(4).hex()}{self._filler}"}
+                ).encode()
+            )
+            request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(request, timeout=2).close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tools", type=Path, help="where Debian's packages were unpacked, if not installed")
+    parser.add_argument("--draw", type=Path, help="folder for pictures of the dashboards")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="drill-") as made:
+        drill = Drill(Path(made), options.tools)
+        started = time.monotonic()
+        try:
+            drill.play()
+            minutes = (time.monotonic() - started) / 60
+            print(f"drill: {len(drill.lines)} alerts fired and ended in {minutes:.1f} min")
+            picture = ["--draw", str(options.draw)] if options.draw else []
+            return subprocess.run(
+                [sys.executable, "-m", "lab.ops.dashboards", "--prometheus", drill.url("prometheus"), "--minutes", f"{minutes:.1f}", *picture],
+                cwd=ROOT,
+                check=False,
+            ).returncode  # fmt: skip
+        finally:
+            drill.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

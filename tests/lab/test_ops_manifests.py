@@ -1,0 +1,74 @@
+"""What no schema sees of the manifests is seen by `manifests.disagreements`."""
+
+import copy
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab.ops.manifests import INFRA, disagreements, rendered
+
+Manifests = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def sound() -> Manifests:
+    """The overlay with the most kinds, as a cluster would be sent it, by kind."""
+    if not shutil.which("kubectl"):
+        pytest.skip("there is no kubectl to render with")
+    return {one["kind"]: one for one in rendered(INFRA / "kubernetes/overlays/prometheus-operator")}
+
+
+def test_the_rendered_manifests_agree(sound: Manifests) -> None:
+    assert disagreements("overlay", list(sound.values())) == []
+
+
+def relabel(kinds: Manifests) -> None:
+    kinds["Deployment"]["spec"]["template"]["metadata"]["labels"] = {"app": "other"}
+
+
+def rename_port(kinds: Manifests) -> None:
+    kinds["Deployment"]["spec"]["template"]["spec"]["containers"][0]["ports"][0]["name"] = "web"
+
+
+def rename_deployment(kinds: Manifests) -> None:
+    kinds["Deployment"]["metadata"]["name"] = "gateway"
+
+
+def forget_minimum(kinds: Manifests) -> None:
+    del kinds["HorizontalPodAutoscaler"]["spec"]["minReplicas"]
+
+
+def forget_tag(kinds: Manifests) -> None:
+    kinds["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"] = "query-gateway"
+
+
+def scrape_another_port(kinds: Manifests) -> None:
+    kinds["ServiceMonitor"]["spec"]["endpoints"][0]["port"] = "metrics"
+
+
+def scrape_another_service(kinds: Manifests) -> None:
+    kinds["Service"]["metadata"]["labels"] = {"app.kubernetes.io/name": "other"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (relabel, "the Service selects no pod"),
+        (rename_port, "port http is none of the container's"),
+        (rename_deployment, "the autoscaler does not own"),
+        (forget_minimum, "a patch of the autoscaler loses"),
+        (forget_tag, "the image has no tag"),
+        (scrape_another_port, "scrapes a port that the service has not"),
+        (scrape_another_service, "the ServiceMonitor selects no service"),
+    ],
+)
+def test_a_manifest_that_leads_nowhere_is_told(
+    spoil: Callable[[Manifests], None], told: str, sound: Manifests
+) -> None:
+    kinds = copy.deepcopy(sound)
+
+    spoil(kinds)
+
+    assert any(told in line for line in disagreements("overlay", list(kinds.values())))
