@@ -17,8 +17,8 @@ from calibration import expected_calibration_error, probabilities
 from data import Prompt
 from numpy.typing import NDArray
 
-from handler.decision import Decision, Policy, Scores, decide
 from handler.model import Router, load
+from handler.policy import Decision, Policy, Scores, decide
 from handler.query import normalise
 
 ROWS_PER_BATCH = 16
@@ -67,7 +67,7 @@ class Served:
     def __init__(self, folder: Path, threshold: float) -> None:
         self.router: Router = load(folder)
         manifest = self.router.manifest
-        self.policy = Policy(manifest.tasks, manifest.policy)
+        self.policy = Policy.of_routes(manifest.tasks, manifest.policy)
         self.threshold = threshold
 
     def answers(self, texts: Sequence[str]) -> Answers:
@@ -185,7 +185,7 @@ def same_route_as_float(served: Served, prompts: Sequence[Prompt], checkpoint: P
         manifest.limits,
     )
     logits = fit.logits(encoder.load(checkpoint, manifest.tasks), rows, "float32", exact=True)
-    p_slow = probabilities(logits, manifest.temperature)[:, list(served.policy.slow)].sum(axis=1)
+    p_slow = probabilities(logits, manifest.temperature) @ np.array(served.policy.needs)
     return float((served.answers(texts).preferred == np.where(p_slow >= 0.5, "slow", "fast")).mean())
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from handler.decision import Scores
 from handler.errors import DeadlineExceeded, Overloaded
+from handler.policy import Scores
 from handler.query import Normalised
 from handler.telemetry import Telemetry
 

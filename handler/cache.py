@@ -9,10 +9,13 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable
 
-from handler.decision import Scores
+from handler.policy import Scores
 
-# When an entry's time is over, in the clock's seconds, and whether its query was truncated.
-_HEAD = struct.Struct("<d?")
+# When an entry's time is over, in the clock's seconds, and what `_TRUNCATED` and `_LEARNT` say of it.
+_HEAD = struct.Struct("<dB")
+_TRUNCATED, _LEARNT = 1, 2
+# Before the scores, where they hold a learnt need.
+_NEED = struct.Struct("<f")
 
 
 class L1:
@@ -31,11 +34,15 @@ class L1:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        over, truncated = _HEAD.unpack_from(entry)
+        over, about = _HEAD.unpack_from(entry)
         if self._now() >= over:
             del self._entries[key]
             return None
         self._entries.move_to_end(key)
+        truncated = bool(about & _TRUNCATED)
+        if about & _LEARNT:
+            (need,) = _NEED.unpack_from(entry, _HEAD.size)
+            return Scores(entry[_HEAD.size + _NEED.size :], truncated, need)
         return Scores(entry[_HEAD.size :], truncated)
 
     def put(self, key: bytes, scores: Scores, *, lasts_s: float | None = None) -> None:
@@ -44,7 +51,11 @@ class L1:
             return
         now = self._now()
         over = now + (self._ttl_s if lasts_s is None else min(lasts_s, self._ttl_s))
-        self._entries[key] = _HEAD.pack(over, scores.truncated) + scores.packed
+        if scores.learnt is None:
+            self._entries[key] = _HEAD.pack(over, scores.truncated) + scores.packed
+        else:
+            head = _HEAD.pack(over, scores.truncated | _LEARNT) + _NEED.pack(scores.learnt)
+            self._entries[key] = head + scores.packed
         self._entries.move_to_end(key)
         if len(self._entries) > self.size_max:
             self._entries.popitem(last=False)

@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(settings: Settings) -> int:
     """Verify settings and model without serving: what a deployment runs first."""
-    from handler.decision import UnknownTask
     from handler.errors import ModelError
     from handler.model import describe
+    from handler.policy import UnknownTask
     from handler.server import load_router, open_keyring
     from handler.shelf import policy_of
     from handler.wire import encode
@@ -80,8 +80,8 @@ def _check(settings: Settings) -> int:
 
 def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
     """Route texts without a server; the answers are those that the server would give."""
-    from handler.decision import UnknownTask, decide
     from handler.errors import ModelError
+    from handler.policy import UnknownTask, decide
     from handler.query import normalise
     from handler.server import load_router
     from handler.shelf import policy_of

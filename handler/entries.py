@@ -1,7 +1,7 @@
 """What stands in Redis: an entry's name and its bytes (docs/cache.md shows both).
 
-    qg:1:6bd0e1f2a3b4:00112233445566778899aabbccddeeff
-    1 whole 1764003600 0.0213 0.9412 0.0375 8c1f09aa
+    qg:2:6bd0e1f2a3b4:00112233445566778899aabbccddeeff
+    2 whole 1764003600 - 0.0213 0.9412 0.0375 8c1f09aa
 
 Text, because an operator should be able to read it with redis-cli. Knows nothing
 of Redis.
@@ -14,15 +14,17 @@ from zlib import crc32
 
 import msgspec
 
-from handler.decision import Scores
+from handler.policy import Scores
 
 # Raised when the bytes below change their meaning; the old ones are then foreign.
-FORMAT = 1
+FORMAT = 2
 # Asked for and written by probes; never an entry, since no model's version is called so.
 PROBE = b"qg:%d:probe" % FORMAT
 
 Foreign = Literal["corrupt", "version"]
 CUT = {False: b"whole", True: b"cut"}
+# Stands where a need that was learnt from outcomes would: the model has learnt none.
+UNLEARNT = b"-"
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -64,7 +66,10 @@ def write(key: bytes, scores: Scores, expires_at: float) -> bytes:
     key too, so that a value under another's key is as foreign as a damaged one.
     """
     probabilities = " ".join([f"{p:.9g}" for p in scores.probabilities])
-    body = b"%d %s %d %s" % (FORMAT, CUT[scores.truncated], expires_at, probabilities.encode())
+    learnt = UNLEARNT if scores.learnt is None else repr(scores.learnt).encode()
+    body = b"%d %s %d %s %s" % (
+        FORMAT, CUT[scores.truncated], expires_at, learnt, probabilities.encode()
+    )  # fmt: skip
     return b"%s %08x" % (body, crc32(body, crc32(key)))
 
 
@@ -72,18 +77,24 @@ def read(key: bytes, value: bytes, tasks: int, *, now: Callable[[], float] = tim
     """Parse a value. Raises `ForeignValue`.
 
     tasks  how many probabilities the model gives
+
+    Whether there is a learnt need goes with the model, and so with the key.
     """
     body, _, checksum = value.rpartition(b" ")
     if b"%08x" % crc32(body, crc32(key)) != checksum:
         head = value[:8].partition(b" ")[0]
         raise ForeignValue("version" if head.isdigit() and int(head) != FORMAT else "corrupt")
     try:
-        form, cut, expires_at, *probabilities = body.split(b" ")
+        form, cut, expires_at, learnt, *probabilities = body.split(b" ")
         if int(form) != FORMAT:
             raise ForeignValue("version")
         if len(probabilities) != tasks:
             raise ForeignValue("corrupt")
-        scores = Scores.of([float(p) for p in probabilities], truncated=cut == CUT[True])
+        scores = Scores.of(
+            [float(p) for p in probabilities],
+            truncated=cut == CUT[True],
+            learnt=None if learnt == UNLEARNT else float(learnt),
+        )
         return Found(scores, int(expires_at) - now())
     except (ValueError, OverflowError):  # somebody else's bytes, with a checksum made to fit
         raise ForeignValue("corrupt") from None

@@ -16,9 +16,9 @@ import msgspec
 from handler import entries
 from handler.batching import Answered, Batcher, Ticket
 from handler.cache import L1
-from handler.decision import Decision, Scores, decide
 from handler.errors import DeadlineExceeded
 from handler.l2 import L2
+from handler.policy import Decision, Scores, decide
 from handler.query import Normalised, estimate_tokens, key, normalise
 from handler.shelf import Shelf
 from handler.telemetry import Telemetry

@@ -18,8 +18,8 @@ from typing import Protocol
 import msgspec
 
 from handler.breaker import Breaker
-from handler.decision import Scores
 from handler.entries import PROBE, ForeignValue, Found, read, write
+from handler.policy import Scores
 from handler.telemetry import L2Failure, L2Metrics, Log
 
 # More keys than this in one MGET, or SETs in one pipeline, would hold up the next.

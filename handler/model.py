@@ -23,8 +23,8 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Tokenizer
 
-from handler.decision import Route, Scores
 from handler.errors import ModelError
+from handler.policy import Route, Scores
 from handler.query import Limits, Normalised, normalise
 
 if TYPE_CHECKING:

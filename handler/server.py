@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 from handler import __version__
 from handler.batching import Batcher, Plan
 from handler.cache import L1
-from handler.decision import UnknownTask
 from handler.gateway import Gateway
 from handler.health import Health
 from handler.keys import Keyring
 from handler.l2 import L2
 from handler.machine import raise_open_files, usable_cpus
+from handler.policy import UnknownTask
 from handler.settings import Settings, SettingsError
 from handler.shelf import Shelf
 from handler.telemetry import ForeignLines, Log, Telemetry

@@ -10,8 +10,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from handler.decision import Policy, override
 from handler.errors import ModelError, ModelNotReady
+from handler.policy import Policy
+from handler.policy_file import policy_for
 from handler.query import Normalised
 from handler.telemetry import Log
 
@@ -103,5 +104,4 @@ class Shelf:
 
 def policy_of(router: "Router", fast_tasks: Sequence[str]) -> Policy:
     """The operator's policy where there is one, else the model's own. Raises `UnknownTask`."""
-    manifest = router.manifest
-    return Policy(manifest.tasks, override(manifest.tasks, fast_tasks) if fast_tasks else manifest.policy)
+    return policy_for(router.manifest.tasks, router.manifest.policy, fast_tasks=fast_tasks)

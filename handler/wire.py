@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from handler.decision import Decision
 from handler.errors import GatewayError, ValidationError
+from handler.policy import Decision, Label
 
 
 class ClassifyRequest(msgspec.Struct, frozen=True):
@@ -21,8 +21,13 @@ class ClassifyRequest(msgspec.Struct, frozen=True):
 class ClassifyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the query should go, and how sure the model is."""
 
-    label: Annotated[Literal["0", "1"], Meta(description='"0" is the fast path, "1" the slow one.')]
-    route: Literal["fast", "slow"]
+    label: Annotated[
+        Label,
+        Meta(
+            description='The route\'s place, "0" the cheapest: "0" is fast and "1" slow, unless a policy names tiers.'
+        ),
+    ]
+    route: Annotated[str, Meta(description="Name of the tier that is to answer.", examples=["fast"])]
     task: Annotated[str, Meta(description="The most probable task of the route that the model preferred.")]
     confidence: Annotated[
         float,

@@ -17,8 +17,8 @@ from typing import Any
 from handler.batching import Batcher, Ticket
 from handler.cache import L1
 from handler.cli import main
-from handler.decision import Scores
 from handler.model import Run
+from handler.policy import Scores
 from handler.query import Normalised
 from handler.shelf import Shelf
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from handler.batching import Batcher, Plan
 from handler.cache import L1
-from handler.decision import Scores
 from handler.gateway import Gateway
 from handler.model import Manifest, Run
+from handler.policy import Scores
 from handler.query import Limits, Normalised
 from handler.shelf import Shelf
 from handler.telemetry import Log, Telemetry

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from handler.cache import L1
-from handler.decision import Scores
+from handler.policy import Scores
 
 TTL_S = 10.0
 
@@ -151,6 +151,15 @@ def test_what_was_truncated_is_so_when_it_is_got() -> None:
     l1.put(b"a", Scores(b"1234", truncated=True))
 
     assert l1.get(b"a") == Scores(b"1234", truncated=True)
+
+
+@pytest.mark.parametrize("truncated", [False, True])
+def test_a_need_that_was_learnt_is_there_when_its_entry_is_got(truncated: bool) -> None:
+    l1 = cache_of(2, Clock())
+
+    l1.put(b"a", Scores(b"1234", truncated, learnt=0.625))
+
+    assert l1.get(b"a") == Scores(b"1234", truncated, learnt=0.625)
 
 
 def test_entries_past_their_time_do_not_count() -> None:

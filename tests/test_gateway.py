@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.batching import Ticket
-from handler.decision import decide
 from handler.errors import DeadlineExceeded, ModelNotReady, Overloaded
 from handler.gateway import Answer, CallerGone, Flight, Seat, shares
+from handler.policy import decide
 from handler.query import normalise
 from tests import virtual
 from tests.fakes import LIMITS, FakeRouter, House
@@ -306,9 +306,9 @@ def test_the_stages_of_a_wait_never_sum_to_more_than_the_wait(
 
 def expected(text: str) -> object:
     """The decision for a text that no cache and no neighbour ever touched."""
-    from handler.decision import Policy
+    from handler.policy import Policy
 
-    policy = Policy(FakeRouter.manifest.tasks, FakeRouter.manifest.policy)
+    policy = Policy.of_routes(FakeRouter.manifest.tasks, FakeRouter.manifest.policy)
     return decide(FakeRouter.scores(normalise(text, LIMITS)), policy, 0.7)
 
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handler.decision import Decision
 from handler.errors import GatewayError, MethodNotAllowed, Overloaded, UnsupportedMediaType, ValidationError
 from handler.gateway import Answer
 from handler.headers import (
@@ -19,12 +18,13 @@ from handler.headers import (
     require_json,
     timeout_s,
 )
+from handler.policy import Decision
 
 MADE = re.compile(r"[0-9a-f]{12}-[0-9a-f]+")
 TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 ANSWER = Answer(
-    Decision(route="fast", task="closed_qa", confidence=0.9, low_confidence=False, truncated=False),
+    Decision(route="fast", label="0", task="closed_qa", confidence=0.9, need=0.1, margin=0.2),
     "miss",
     (("l1", 0.00001), ("queue", 0.0005), ("tokenize", 0.0001), ("infer", 0.00125)),
     "0123456789ab",

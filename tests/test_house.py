@@ -20,7 +20,8 @@ REQUIREMENTS = ROOT / "requirements"
 FLOORS: dict[str, tuple[str, ...]] = {
     "facts": (
         "errors",
-        "decision",
+        "policy",
+        "policy_file",
         "query",
         "machine",
         "breaker",

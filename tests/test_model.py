@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from handler.decision import Policy, Route, Scores, decide
 from handler.errors import ModelError
 from handler.model import (
     GRAPH,
@@ -30,6 +29,7 @@ from handler.model import (
     load,
     read_manifest,
 )
+from handler.policy import Policy, Route, Scores, decide
 from handler.query import Normalised, normalise
 from tests.models import (
     FAST,
@@ -101,8 +101,8 @@ def by_task(router: Router, text: str) -> dict[str, float]:
     return dict(zip(router.manifest.tasks, scores.probabilities, strict=True))
 
 
-def preferred(router: Router, scores: Scores) -> Route:
-    policy = Policy(router.manifest.tasks, router.manifest.policy)
+def preferred(router: Router, scores: Scores) -> str:
+    policy = Policy.of_routes(router.manifest.tasks, router.manifest.policy)
     return policy.routes[decide(scores, policy, 0.7).task]
 
 
@@ -142,7 +142,7 @@ def test_the_shipped_model_routes_what_nobody_would_argue_about(
 ) -> None:
     (scores,) = shipped.score(seen(shipped, [text]))
 
-    decision = decide(scores, Policy(shipped.manifest.tasks, shipped.manifest.policy), 0.7)
+    decision = decide(scores, Policy.of_routes(shipped.manifest.tasks, shipped.manifest.policy), 0.7)
 
     assert decision.route == route
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from handler import __version__, errors, wire
-from handler.decision import Decision
+from handler.policy import Decision
 from handler.schema import document
 
 # A code that no documented path answers with, and why.
@@ -173,7 +173,8 @@ def test_every_error_that_is_written_fits_the_document(
 def test_every_answer_that_is_written_fits_the_document(
     low_confidence: bool, truncated: bool, schema: Document
 ) -> None:
-    decision = Decision("slow", "coding", 0.6, low_confidence, truncated)
+    reason = "low_confidence" if low_confidence else None
+    decision = Decision("slow", "1", "coding", 0.6, 0.4, 0.1, reason, truncated)
 
     written = msgspec.json.decode(wire.write_answer(decision))
 
@@ -188,7 +189,7 @@ def test_every_probe_that_is_written_fits_the_document(probe: wire.Probe, schema
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"label": 0}, {"label": "2"}, {"route": "quick"}, {"reason": "tired"}, {"extra": 1}]
+    "wrong", [{"label": 0}, {"label": "10"}, {"route": 1}, {"reason": "tired"}, {"extra": 1}]
 )
 def test_an_answer_of_another_shape_does_not_fit_the_document(wrong: Document, schema: Document) -> None:
     answer = {"label": "0", "route": "fast", "task": "coding", "confidence": 0.9} | wrong

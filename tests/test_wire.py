@@ -9,15 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handler import wire
-from handler.decision import Decision
 from handler.errors import ERRORS, GatewayError, ValidationError, from_bug
+from handler.policy import LABELS, Decision
 
 SECRET = "xyzzy-swordfish"
 SECRET_JSON = SECRET.encode()
 
-DECISION = Decision(
-    route="fast", task="summarization", confidence=0.97, low_confidence=False, truncated=False
-)
+DECISION = Decision(route="fast", label="0", task="summarization", confidence=0.97, need=0.03, margin=0.27)
 
 # No surrogates: they are no text, and JSON has no way to say them.
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
@@ -145,7 +143,7 @@ def test_an_answer_has_exactly_these_bytes() -> None:
 
 
 def test_a_slow_answer_has_exactly_these_bytes() -> None:
-    decision = msgspec.structs.replace(DECISION, route="slow", task="coding", confidence=0.998)
+    decision = msgspec.structs.replace(DECISION, route="slow", label="1", task="coding", confidence=0.998)
 
     assert wire.write_answer(decision) == b'{"label":"1","route":"slow","task":"coding","confidence":0.998}'
 
@@ -157,7 +155,9 @@ def test_a_confidence_is_written_with_four_decimals_at_most() -> None:
 
 
 def test_a_doubtful_answer_gives_its_reason() -> None:
-    decision = msgspec.structs.replace(DECISION, route="slow", confidence=0.6, low_confidence=True)
+    decision = msgspec.structs.replace(
+        DECISION, route="slow", label="1", confidence=0.6, reason="low_confidence"
+    )
 
     assert wire.write_answer(decision) == (
         b'{"label":"1","route":"slow","task":"summarization","confidence":0.6,"reason":"low_confidence"}'
@@ -173,21 +173,22 @@ def test_an_answer_to_a_cut_query_says_so() -> None:
 
 
 @given(
-    route=st.sampled_from(["fast", "slow"]),
+    place=st.integers(0, 9),
     confidence=st.floats(0, 1),
     low_confidence=st.booleans(),
     truncated=st.booleans(),
 )
 def test_every_answer_is_one_that_its_own_schema_accepts(
-    route: Any, confidence: float, low_confidence: bool, truncated: bool
+    place: int, confidence: float, low_confidence: bool, truncated: bool
 ) -> None:
-    decision = Decision(route, "coding", confidence, low_confidence, truncated)
+    reason = "low_confidence" if low_confidence else None
+    decision = Decision(f"tier-{place}", LABELS[place], "coding", confidence, 0.5, 0.1, reason, truncated)
 
     answer = msgspec.json.decode(wire.write_answer(decision), type=wire.ClassifyAnswer)
 
-    assert (answer.label, answer.route) == (decision.label, route)
+    assert (answer.label, answer.route) == (str(place), f"tier-{place}")
     assert answer.confidence == pytest.approx(confidence, abs=5.1e-5)
-    assert (answer.reason, answer.truncated) == ("low_confidence" if low_confidence else None, truncated)
+    assert (answer.reason, answer.truncated) == (reason, truncated)
 
 
 # Errors

@@ -16,7 +16,7 @@ _L1 = """
 import os, sys, time
 import psutil
 from handler.cache import L1
-from handler.decision import Scores
+from handler.policy import Scores
 count = int(sys.argv[1])
 l1 = L1(size_max=count, ttl_s=300, now=time.monotonic)
 before = psutil.Process().memory_info().rss

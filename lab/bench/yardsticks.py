@@ -73,13 +73,13 @@ def plain_app() -> Any:
     from litestar import Litestar, post
 
     from handler import wire
-    from handler.decision import Policy, decide
     from handler.machine import usable_cpus
     from handler.model import load
+    from handler.policy import Policy, decide
     from handler.query import normalise
 
     router = load(Path(os.environ["MODEL_PATH"]))
-    policy = Policy(router.manifest.tasks, router.manifest.policy)
+    policy = Policy.of_routes(router.manifest.tasks, router.manifest.policy)
     threads = ThreadPoolExecutor(usable_cpus())
 
     @post("/v1/query-classify", status_code=200)

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from tiny_world import run
 
-from handler.decision import Policy, decide
 from handler.model import Router, load
+from handler.policy import Policy, decide
 from handler.query import normalise
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
@@ -185,7 +185,7 @@ def test_integers_take_the_float_checkpoints_route(router: Router, checkpoint: P
 
 
 def test_a_built_model_decides(router: Router) -> None:
-    policy = Policy(router.manifest.tasks, router.manifest.policy)
+    policy = Policy.of_routes(router.manifest.tasks, router.manifest.policy)
 
     decision = decide(router.score([normalise("where is it", router.manifest.limits)])[0], policy, 0.7)
 

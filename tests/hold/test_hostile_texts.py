@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handler.decision import decide
 from handler.model import Router, load
+from handler.policy import decide
 from handler.query import estimate_tokens, key, normalise
 from handler.shelf import policy_of
 from lab.launch import MODEL, Served

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.decision import Scores
 from handler.entries import PROBE, ForeignValue, key, pattern, read, write
+from handler.policy import Scores
 
 KEY = key("6bd0e1f2a3b4", bytes(range(16)))
 float32 = st.floats(0, 1, width=32)
@@ -22,13 +22,21 @@ def refused(value: bytes, *, tasks: int = 3, of: bytes = KEY) -> str:
 def test_an_entry_looks_as_the_documentation_shows_it() -> None:
     value = write(KEY, Scores.of([0.25, 0.5, 0.25]), expires_at=1764003600.4)
 
-    assert KEY == b"qg:1:6bd0e1f2a3b4:000102030405060708090a0b0c0d0e0f"
-    assert value.rpartition(b" ")[0] == b"1 whole 1764003600 0.25 0.5 0.25"
+    assert KEY == b"qg:2:6bd0e1f2a3b4:000102030405060708090a0b0c0d0e0f"
+    assert value.rpartition(b" ")[0] == b"2 whole 1764003600 - 0.25 0.5 0.25"
 
 
-@given(st.lists(float32, min_size=1, max_size=20), st.booleans())
-def test_scores_come_back_to_the_last_bit(probabilities: list[float], truncated: bool) -> None:
-    scores = Scores.of(probabilities, truncated=truncated)
+def test_a_need_that_was_learnt_stands_before_the_probabilities() -> None:
+    value = write(KEY, Scores.of([0.25, 0.5, 0.25], learnt=0.75), expires_at=1764003600.4)
+
+    assert value.rpartition(b" ")[0] == b"2 whole 1764003600 0.75 0.25 0.5 0.25"
+
+
+@given(st.lists(float32, min_size=1, max_size=20), st.booleans(), st.none() | float32)
+def test_scores_come_back_to_the_last_bit(
+    probabilities: list[float], truncated: bool, learnt: float | None
+) -> None:
+    scores = Scores.of(probabilities, truncated=truncated, learnt=learnt)
 
     found = read(KEY, write(KEY, scores, 1000.0), len(probabilities), now=lambda: 0.0)
 
@@ -72,7 +80,11 @@ def test_a_value_under_another_key_is_foreign() -> None:
 
 
 def test_a_value_of_another_format_is_told_from_a_damaged_one() -> None:
-    assert refused(b"2 0xfa 0xce something new") == "version"
+    assert refused(b"3 0xfa 0xce something new") == "version"
+
+
+def test_a_value_of_the_first_format_is_a_miss() -> None:
+    assert refused(b"1 whole 1764003600 0.25 0.5 0.25 8c1f09aa") == "version"
 
 
 def test_a_value_with_another_number_of_tasks_is_foreign() -> None:
@@ -81,7 +93,9 @@ def test_a_value_with_another_number_of_tasks_is_foreign() -> None:
     assert refused(value, tasks=3) == "corrupt"
 
 
-@pytest.mark.parametrize("body", [b"1 whole x 0.5", b"1 whole 1 1e999 x", b"1", b"1 whole 1 1e40"])
+@pytest.mark.parametrize(
+    "body", [b"2 whole x - 0.5", b"2 whole 1 - 1e999 x", b"2", b"2 whole 1 - 1e40", b"2 whole 1 x 0.5"]
+)
 def test_a_forged_checksum_makes_no_entry_out_of_nonsense(body: bytes) -> None:
     from zlib import crc32
 
@@ -104,4 +118,4 @@ def test_the_probe_is_no_entry() -> None:
 def test_an_entry_of_ten_tasks_is_small() -> None:
     worst = struct.unpack("<10f", struct.pack("<10f", *[1.2345678e-12] * 10))
 
-    assert len(write(KEY, Scores.of(worst), 1764003600.0)) < 200
+    assert len(write(KEY, Scores.of(worst, learnt=worst[0]), 1764003600.0)) < 225

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.cache import L1
-from handler.decision import Scores
+from handler.policy import Scores
 
 SCORES = Scores.of([1.0])
 keys = st.integers(0, 20).map(lambda i: i.to_bytes(16, "big"))

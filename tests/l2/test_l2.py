@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from handler.decision import Scores
 from handler.entries import PROBE, key
 from handler.l2 import KEYS_MAX, L2, WRITES_MAX, Link, LinkError
+from handler.policy import Scores
 from handler.redis_link import open_link
 from handler.redis_url import read
 from handler.telemetry import L2Failure, Log, Telemetry

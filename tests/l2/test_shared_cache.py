@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.decision import Policy, decide
 from handler.errors import DeadlineExceeded, Overloaded
 from handler.model import Router, load
+from handler.policy import Policy, decide
 from handler.query import key, normalise
 from handler.server import Process
 from handler.settings import from_env
@@ -186,7 +186,7 @@ queries = st.text(st.sampled_from(list("abAB \t\n İß…")), min_size=1, max_si
 @given(asked=st.lists(queries, min_size=1, max_size=30))
 def test_text_to_key_to_answer_is_one_function(model: Path, router: Router, asked: list[str]) -> None:
     """Whichever text of a key came first, and whichever level answers: the model's own answer."""
-    policy = Policy(router.manifest.tasks, router.manifest.policy)
+    policy = Policy.of_routes(router.manifest.tasks, router.manifest.policy)
     limits = router.manifest.limits
 
     async def through_the_caches() -> list[object]:
@@ -212,7 +212,7 @@ async def test_answers_from_redis_are_the_models_own_to_the_last_bit(
     async with gateway(model, REDIS_URL=redis_url) as other:
         answers = await asyncio.gather(*(other.gateway.classify(text, timeout_s=10) for text in asked))
 
-    policy = Policy(router.manifest.tasks, router.manifest.policy)
+    policy = Policy.of_routes(router.manifest.tasks, router.manifest.policy)
     limits = router.manifest.limits
     assert {answer.cache for answer in answers} == {"l2"}
     assert [answer.decision for answer in answers] == [
