@@ -127,9 +127,12 @@ def _cache(settings: Settings, arguments: argparse.Namespace) -> int:
             for model, count in found.entries.items():
                 print(f"model {model}: {count} entries{' (this model)' if model == version else ''}")
             print(f"all models: {sum(found.entries.values())} entries")
-            print(f"keys in the database, whoever's they are: {found.keys}")
-            bound = f"{found.memory_max_bytes} bytes" if found.memory_max_bytes else "none"
-            print(f"memory: {found.memory_bytes} bytes, bound: {bound}, evicted keys: {found.evicted}")
+            print(f"keys in the database, whoever's they are: {_told(found.keys)}")
+            bound = "none" if found.memory_max_bytes == 0 else f"{_told(found.memory_max_bytes)} bytes"
+            print(
+                f"memory: {_told(found.memory_bytes)} bytes, bound: {bound}, "
+                f"evicted keys: {_told(found.evicted)}"
+            )
         else:
             count = upkeep.flush(settings, version, dry_run=arguments.dry_run)
             of = f"model {version}" if version else "all models"
@@ -138,6 +141,10 @@ def _cache(settings: Settings, arguments: argparse.Namespace) -> int:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _told(number: int | None) -> str:
+    return "unknown" if number is None else str(number)
 
 
 def _lines(texts: Sequence[str]) -> Iterable[str]:

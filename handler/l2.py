@@ -139,7 +139,9 @@ class L2:
             return read(key, value, tasks, now=self._now)
         except ForeignValue as foreign:
             self.metrics.rejected(foreign.reason)
-            return None  # the model's answer will overwrite it
+        except Exception:  # whatever came, a query is worth more than an entry
+            self.metrics.rejected("corrupt")
+        return None  # the model's answer will overwrite it
 
     def put(self, key: bytes, scores: Scores) -> None:
         """Remember to write an entry. Never waits; drops and counts what there is no room or use for."""
@@ -191,7 +193,8 @@ class L2:
         timer = loop.call_at(asked[0].since + self.timeout_s, self._look_again, asked)
         values: Sequence[bytes | None] = [None] * len(asked)
         try:
-            values = await self._link.get_many([one.key for one in asked])
+            found = await self._link.get_many([one.key for one in asked])
+            values = [value for _, value in zip(asked, found, strict=True)]
         except Exception as exc:
             if not self._late:
                 self._failed(self.reads, exc)

@@ -7,6 +7,7 @@ never to retry, because `L2` has a breaker and its callers have no time.
 import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -55,8 +56,10 @@ class RedisLink:
         self.sentinel = sentinel
 
     async def greet(self) -> None:
+        """Connect, and see whether it is a Redis to keep entries in; commands that it lacks prove nothing."""
         try:
-            await self.redis.ping()
+            with suppress(ResponseError):
+                await self.redis.ping()
             mode = await self._mode()
         except (RedisError, OSError) as exc:
             raise explained(exc) from exc
@@ -68,7 +71,9 @@ class RedisLink:
             values = await self.redis.mget(keys)
         except (RedisError, OSError) as exc:
             raise explained(exc) from exc
-        return cast("list[bytes | None]", values)  # nothing is decoded unless asked
+        if len(values) != len(keys):
+            raise LinkError("other", f"{len(values)} values came for {len(keys)} keys")
+        return cast("list[bytes | None]", values)
 
     async def set_many(self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float) -> list[LinkError | None]:
         try:
@@ -83,8 +88,8 @@ class RedisLink:
     async def size(self) -> int | None:
         try:
             return int(await self.redis.dbsize())
-        except NoPermissionError:
-            return None
+        except ResponseError:
+            return None  # a user who may not ask, or a server or proxy without the command
         except (RedisError, OSError) as exc:
             raise explained(exc) from exc
 
@@ -99,7 +104,12 @@ class RedisLink:
     async def remove(self, keys: Sequence[bytes]) -> int:
         """Remove keys; how many there were. UNLINK frees their memory aside, so nobody waits for it."""
         try:
-            return int(await self.redis.unlink(*keys))
+            try:
+                return int(await self.redis.unlink(*keys))
+            except NoPermissionError:
+                raise
+            except ResponseError:
+                return int(await self.redis.delete(*keys))  # a server or proxy that lacks UNLINK
         except (RedisError, OSError) as exc:
             raise explained(exc) from exc
 
@@ -146,16 +156,27 @@ def open_link(endpoint: Endpoint, *, ca_file: str = "", cert_file: str = "", key
     try:
         if endpoint.nodes:
             return _through_sentinel(endpoint, options, tls)
-        redis = Redis.from_url(endpoint.url, max_connections=CONNECTIONS_MAX, **options, **tls)
+        redis = Redis.from_url(
+            endpoint.url, max_connections=CONNECTIONS_MAX, **{**options, **tls, **_asked(endpoint)}
+        )
         _refuse_what_cannot_be_used(redis, endpoint)
     except (TypeError, ValueError, OSError, RedisError) as exc:
         raise ValueError(str(exc)) from None
     return RedisLink(redis)
 
 
+def _asked(endpoint: Endpoint) -> dict[str, Any]:
+    """The URL's options as redis-py wants them. Times are cut to ours, which the end of the process waits for."""
+    asked: dict[str, Any] = {**parse_url(f"redis://?{endpoint.options}")}
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        if name in asked:
+            asked[name] = min(asked[name], LOST_AFTER_S)
+    return asked
+
+
 def _through_sentinel(endpoint: Endpoint, options: dict[str, Any], tls: dict[str, Any]) -> RedisLink:
     """Ask Sentinels for the master. What the URL says wins over ours, as it does without Sentinels."""
-    asked: dict[str, Any] = {**parse_url(f"redis://?{endpoint.options}")}
+    asked = _asked(endpoint)
     own = {name: asked.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     if endpoint.tls:
         tls = {"ssl": True, **tls}

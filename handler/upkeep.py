@@ -27,27 +27,30 @@ class Stats(msgspec.Struct, frozen=True):
     keys         in the database, all applications' together
     memory_bytes used by the server; `memory_max_bytes` 0 means no bound
     evicted      keys that the bound has cost since the server started
+    None stands for what the server, or a proxy before it, does not tell.
     """
 
     entries: dict[str, int]
     keys: int | None
-    memory_bytes: int
-    memory_max_bytes: int
-    evicted: int
+    memory_bytes: int | None
+    memory_max_bytes: int | None
+    evicted: int | None
 
 
 def stats(settings: Settings) -> Stats:
     """Count what stands in Redis, by scanning it once. Raises `UpkeepError`."""
 
     async def count(link: RedisLink) -> Stats:
-        entries = Counter([key.split(b":")[2].decode() async for key in link.keys(pattern(None))])
+        entries = Counter(
+            [key.split(b":")[2].decode(errors="replace") async for key in link.keys(pattern(None))]
+        )
         facts = await link.facts()
         return Stats(
             entries=dict(entries.most_common()),
             keys=await link.size(),
-            memory_bytes=facts["used_memory"],
-            memory_max_bytes=facts["maxmemory"],
-            evicted=facts["evicted_keys"],
+            memory_bytes=facts.get("used_memory"),
+            memory_max_bytes=facts.get("maxmemory"),
+            evicted=facts.get("evicted_keys"),
         )
 
     return _with_link(settings, count)

@@ -436,6 +436,41 @@ def test_a_foreign_value_is_a_counted_miss(value: bytes, reason: str) -> None:
     virtually(story)
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["1 whole", 7, 0.5, [b"1"], {}, True, RuntimeError("in its place")],
+    ids=lambda value: repr(value),
+)
+def test_a_value_that_is_no_bytes_is_a_counted_miss(value: object) -> None:
+    async def story(link: FakeLink) -> None:
+        async with running(link) as rig:
+            link.entries[name(0)] = value  # type: ignore[assignment]
+            assert await rig.l2.get(name(0), 2) is None
+            assert rig.metrics.rejected_values()["corrupt"] == 1
+
+    virtually(story)
+
+
+@pytest.mark.parametrize("given", [[], [None] * 3])
+def test_another_number_of_values_than_keys_is_a_miss(given: list[None]) -> None:
+    class Miscounting(FakeLink):
+        async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+            return list(given)
+
+    async def story() -> None:
+        rig = Rig(Miscounting())
+        task = asyncio.create_task(rig.l2.run())
+        await asyncio.sleep(1)
+        rig.l2.reads.succeeded()
+
+        assert await rig.l2.get(name(0), 2) is None
+
+        assert not task.done()
+        task.cancel()
+
+    virtual.run(story())
+
+
 def test_a_bug_in_the_link_is_a_miss_and_not_the_end() -> None:
     class Broken(FakeLink):
         bug = False

@@ -1,5 +1,6 @@
 """Every way to reach a Redis, against real ones, and the ones that must be refused."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,14 @@ async def works(url: str, **files: str) -> bool:
     finally:
         await link.close()
     return refused == [None, None] and values == [b"y", None, b"x"]
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 async def refusal(url: str, **files: str) -> LinkError:
@@ -77,6 +86,65 @@ async def test_a_user_who_may_not_count_keys_has_no_size(start_redis: StartRedis
 
     await link.close()
     assert size is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "decode_responses=true",
+        "decode_responses=True&encoding=latin-1",
+        "protocol=3",
+        "protocol=3&decode_responses=yes",
+        "max_connections=1",
+        "retry_on_timeout=true",
+        "legacy_responses=false",
+        "socket_timeout=5&socket_connect_timeout=5",
+        "health_check_interval=30",
+        "client_name=gateway",
+    ],
+)
+async def test_a_url_shared_with_other_applications_works(start_redis: StartRedis, options: str) -> None:
+    assert await works(f"redis://127.0.0.1:{start_redis().port}/0?{options}")
+
+
+async def test_the_database_of_an_option_comes_before_that_of_the_path(start_redis: StartRedis) -> None:
+    redis = start_redis()
+
+    await works(f"redis://127.0.0.1:{redis.port}/0?db=3")
+
+    assert redis.admin.info("keyspace").keys() == {"db3"}
+
+
+@pytest.mark.parametrize("lacking", ["DBSIZE", "PING", "HELLO", "INFO", "CLIENT", "SELECT"])
+async def test_a_server_or_proxy_that_lacks_a_command_is_still_a_cache(
+    start_redis: StartRedis, lacking: str
+) -> None:
+    redis = start_redis("--rename-command", lacking, "", running=False)
+    redis.start(wait=False)
+    eventually(lambda: listens(redis.port), "a Redis that listens")
+
+    assert await works(f"redis://127.0.0.1:{redis.port}")
+
+
+async def test_without_dbsize_the_size_is_unknown(start_redis: StartRedis) -> None:
+    redis = start_redis("--rename-command", "DBSIZE", "")
+    link = open_link(read(redis.url))
+
+    size = await link.size()
+
+    await link.close()
+    assert size is None
+
+
+async def test_without_unlink_keys_are_removed_all_the_same(start_redis: StartRedis) -> None:
+    redis = start_redis("--rename-command", "UNLINK", "")
+    link = open_link(read(redis.url))
+    await link.set_many([(b"qg:1:a", b"x")], ttl_s=60)
+
+    removed = await link.remove([b"qg:1:a", b"qg:1:b"])
+
+    await link.close()
+    assert removed == 1
 
 
 async def test_an_entry_lives_as_long_as_it_was_given(start_redis: StartRedis) -> None:
