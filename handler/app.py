@@ -187,7 +187,7 @@ def with_closing(app: Any, closing: Callable[[], bool]) -> Any:
 
 
 def _admit(ring: Keyring | None, asked: headers.Asked) -> None:
-    if ring is not None and not ring.admits(asked.key):
+    if ring is not None and not any(ring.admits(key) for key in asked.keys):
         raise Unauthenticated(
             "a known key is needed, as authorization: Bearer … or as x-api-key",
             headers=(("www-authenticate", 'Bearer realm="query-gateway"'),),

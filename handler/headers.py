@@ -19,9 +19,17 @@ REQUEST_ID_MAX = 128
 LENGTH_DIGITS_MAX = 18  # a longer content-length counts as none; the body's own limit still holds
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:/+=@-]")
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
-_JSON_TYPE = re.compile(
-    rb"application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;\s*charset\s*=\s*\"?utf-?8\"?\s*)?;?\s*", re.IGNORECASE
+_JSON_TYPE = re.compile(rb"application/(?:[a-z0-9.!#$&^_-]+\+)?json", re.IGNORECASE)
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_CHARSET = re.compile(rb"(?:^|;)\s*charset\s*=\s*([^;]*)", re.IGNORECASE)
+# Names under which UTF-8 is declared; ASCII is a part of it.
+_UTF8 = (b"utf-8", b"utf8", b"us-ascii", b"ascii", b"")
+# A number as everybody writes one. Python's own reading takes `1_000` too, which is none elsewhere.
+_NUMBER = re.compile(
+    rb"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?\s*|\s*[+-]?inf(?:inity)?\s*", re.IGNORECASE
 )
+# More keys in one request are not looked at.
+KEYS_MAX = 4
 
 # Made ids: unique across processes by their random half, cheap by their count.
 _process = os.urandom(6).hex()
@@ -36,11 +44,12 @@ class Asked(msgspec.Struct, frozen=True):
     content_encoding: bytes
     content_length: int | None
     timeout_ms: bytes
-    key: bytes
+    keys: tuple[bytes, ...]
 
 
 def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
-    """Pick our headers out of a request's. The last of several wins."""
+    """Pick our headers out of a request's. The last of several wins, but every key counts."""
+    headers = list(headers)
     found = {
         name: value
         for name, value in headers
@@ -63,14 +72,25 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
         content_encoding=found.get(b"content-encoding", b""),
         content_length=int(length) if length.isdigit() and len(length) <= LENGTH_DIGITS_MAX else None,
         timeout_ms=found.get(b"x-request-timeout-ms", b""),
-        key=_key(found.get(b"authorization", b""), found.get(b"x-api-key", b"")),
+        keys=_keys(headers) if b"authorization" in found or b"x-api-key" in found else (),
     )
 
 
-def _key(authorization: bytes, plain: bytes) -> bytes:
-    """The caller's key: from `Authorization: Bearer …`, else from `x-api-key`; empty where there is none."""
-    scheme, _, key = authorization.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else plain.strip()
+def _keys(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
+    """The keys that a caller sent, as `Authorization: Bearer …` or as `x-api-key`.
+
+    Where a platform puts its own credentials into one of them, ours stands in the
+    other: one right key is enough, whatever stands beside it.
+    """
+    found = []
+    for name, value in headers:
+        if name == b"x-api-key":
+            found.append(value.strip())
+        elif name == b"authorization":
+            scheme, _, key = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                found.append(key.strip())
+    return tuple(key for key in found if key)[:KEYS_MAX]
 
 
 def request_id(given: bytes, traceparent: bytes) -> str:
@@ -88,20 +108,26 @@ def clean(text: str, chars_max: int) -> str:
 
 def require_json(asked: Asked) -> None:
     """A missing content type passes for JSON; a wrong one, or a packed body, does not."""
-    if asked.content_type and not _JSON_TYPE.fullmatch(asked.content_type.strip()):
+    if asked.content_type and not _is_json(asked.content_type):
         raise UnsupportedMediaType("the body must be sent as content-type application/json (in UTF-8)")
     if asked.content_encoding and asked.content_encoding.strip().lower() != b"identity":
         raise UnsupportedMediaType("the body must be sent without content-encoding")
+
+
+def _is_json(content_type: bytes) -> bool:
+    """Whether a content type is JSON in UTF-8. Parameters other than its charset change nothing."""
+    kind, _, parameters = content_type.partition(b";")
+    if not _JSON_TYPE.fullmatch(kind.strip()) or b"," in _QUOTED.sub(b"", parameters):
+        return False  # a comma stands between two types, of which a joined header makes one
+    charsets = _CHARSET.findall(parameters)
+    return all(charset.strip(b" \t\"'").lower() in _UTF8 for charset in charsets)
 
 
 def timeout_s(asked: Asked, *, at_most_s: float) -> float:
     """The caller's own time-out, in seconds, where it is shorter than ours."""
     if not asked.timeout_ms:
         return at_most_s
-    try:
-        own_ms = float(asked.timeout_ms)
-    except ValueError:
-        own_ms = 0.0
+    own_ms = float(asked.timeout_ms) if _NUMBER.fullmatch(asked.timeout_ms) else 0.0
     if not own_ms > 0:
         raise ValidationError("x-request-timeout-ms must be a number of milliseconds over 0")
     return min(own_ms / 1000, at_most_s)

@@ -5,6 +5,7 @@ long random strings (`make`), so one round of SHA-256 is enough. Knows nothing o
 HTTP: `headers.py` finds the key in a request.
 """
 
+import codecs
 import hashlib
 import hmac
 import re
@@ -14,6 +15,8 @@ from pathlib import Path
 ACCEPTED = "SHA-256 digests (64 hex digits) of keys, apart by commas; `query-gateway key` makes both"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 _COMMENT = re.compile(r"#.*")
+# What `sha256sum` writes of a file, and with --tag or on BSD: a digest beside a name, which says nothing here.
+_SUM = re.compile(r"\s*\\?([0-9a-fA-F]{64})(?: [ *]|\t)\S.*|\s*\\?SHA2?-?256 \(.*\) ?= ?([0-9a-fA-F]{64})\s*")
 
 
 def make() -> str:
@@ -28,16 +31,28 @@ def digest(key: bytes) -> bytes:
 def read(text: str) -> tuple[bytes, ...]:
     """Parse digests: 64 hex digits each, apart by commas, blanks or lines; `#` begins a comment.
 
+    Lines as `sha256sum` writes them, with a name beside the digest, are taken too.
     Raises `ValueError`, which never repeats what it saw: that may be a key.
     """
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        for word in _COMMENT.sub("", line).replace(",", " ").split():
-            match = _DIGEST.fullmatch(word)
-            if not match:
-                raise ValueError(f"line {number} holds what is no digest; accepted: {ACCEPTED}")
-            found.append(bytes.fromhex(match[1]))
-    return tuple(found)
+    found: list[str] = []
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
+        matches = [_DIGEST.fullmatch(word) for word in _COMMENT.sub("", line).replace(",", " ").split()]
+        if all(matches):
+            found += [match[1] for match in matches if match]
+        elif summed := _SUM.fullmatch(line):
+            found.append(summed[1] or summed[2])
+        else:
+            raise ValueError(f"line {number} holds what is no digest; accepted: {ACCEPTED}")
+    return tuple(bytes.fromhex(digits) for digits in found)
+
+
+def _decoded(content: bytes) -> str:
+    """A file's text: UTF-8, or UTF-16 where its first bytes say so. Raises `ValueError`."""
+    if content.startswith(
+        (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    ):  # as some shells write redirected output
+        return content.decode("utf-16")
+    return content.decode("utf-8")
 
 
 class Keyring:
@@ -75,6 +90,10 @@ class Keyring:
         seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if seen == self._seen:
             return False
-        self._digests = self._given + read(self._file.read_text(encoding="utf-8"))
+        try:
+            text = _decoded(self._file.read_bytes())
+        except UnicodeDecodeError:  # whose message would repeat bytes of the file
+            raise ValueError(f"it is no text in UTF-8; accepted: {ACCEPTED}") from None
+        self._digests = self._given + read(text)
         self._seen = seen
         return True

@@ -5,6 +5,7 @@ Each field is a setting: its name in lower case, type, bounds, default and meani
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -19,6 +20,9 @@ Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 Millis = Annotated[float, Meta(ge=0, le=60_000)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+
+# A number as everybody writes one: `.7` and `+5` too, and never `1_000`.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 # May hold a password, or a key where its digest belongs, and is therefore never repeated:
 # what reads each, and what that accepts.
@@ -164,7 +168,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             continue
         try:
             seen.encode()  # bytes outside UTF-8 arrive as lone surrogates: no text, host or path to log
-            values[field] = msgspec.convert(_cased(field, seen), hints[field], strict=False)
+            values[field] = msgspec.convert(_plain(field, seen), hints[field], strict=False)
             if field in SECRET:
                 SECRET[field][0](seen)
         except ValueError as exc:  # msgspec's and the encoder's are of this kind too
@@ -224,5 +228,8 @@ def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-def _cased(field: str, value: str) -> str:
+def _plain(field: str, value: str) -> str:
+    """A value in the one form that is converted: choices in their case, numbers as JSON has them."""
+    if _NUMBER.fullmatch(value) and get_type_hints(Settings)[field] in (int, float):
+        return str(int(value)) if re.fullmatch(r"[+-]?[0-9]+", value) else repr(float(value))
     return {"log_level": value.upper(), "log_format": value.lower()}.get(field, value)

@@ -1,5 +1,6 @@
 """What crosses HTTP, as frozen structs: the query, its answer, errors and reports."""
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -132,6 +133,16 @@ class DeepReport(msgspec.Struct, frozen=True):
     checks: Checks
 
 
+# Half of a surrogate pair, as an escape whose backslash is not itself escaped.
+_LONE = re.compile(
+    rb"(?<!\\)(?:\\\\)*\\(?P<half>u(?:d[89ab][0-9a-f]{2}(?!\\ud[c-f][0-9a-f]{2})|"
+    rb"(?<!\\ud[89ab][0-9a-f]{2}\\u)d[c-f][0-9a-f]{2}))",
+    re.IGNORECASE,
+)
+_BYTE = re.compile(r"\(byte (\d+)\)")
+# Bytes on each side of where a decoder stopped in which the cause is looked for.
+NEAR = 32
+
 encode = msgspec.json.Encoder().encode
 _decode_request = msgspec.json.Decoder(ClassifyRequest).decode
 
@@ -146,8 +157,26 @@ def read_query(body: bytes) -> str:
     except msgspec.ValidationError as exc:
         raise ValidationError(f'expected {{"text": "…"}} with a non-empty string: {exc}') from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        reason = "bytes that are not UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc)
-        raise ValidationError(f'expected a JSON object {{"text": "…"}} in UTF-8: {reason}') from None
+        raise ValidationError(
+            f'expected a JSON object {{"text": "…"}} in UTF-8: {unreadable(exc, body)}'
+        ) from None
+
+
+def unreadable(exc: Exception, body: bytes) -> str:
+    """Why a body could not be read as JSON, for its sender; it repeats nothing of the body.
+
+    A text cut in the middle of an emoji, as a slice in JavaScript does, ends in half of
+    its escape, which decoders call truncated or malformed.
+    """
+    if isinstance(exc, UnicodeDecodeError):
+        return "bytes that are not UTF-8"
+    # The decoder says where it stopped, or else it stopped at the end.
+    stopped = int(found[1]) if (found := _BYTE.search(str(exc))) else len(body)
+    begin = max(0, stopped - NEAR)
+    if isinstance(exc, msgspec.DecodeError) and (lone := _LONE.search(body[begin : stopped + NEAR])):
+        at = begin + lone.start("half") - 1
+        return f"a lone surrogate at byte {at}: half of a character such as an emoji, which was cut in two"
+    return str(exc)
 
 
 def write_answer(decision: Decision) -> bytes:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from handler.errors import GatewayError, MethodNotAllowed, Overloaded, UnsupportedMediaType, ValidationError
 from handler.gateway import Answer
 from handler.headers import (
+    KEYS_MAX,
     REQUEST_ID_MAX,
     Asked,
     of_answer,
@@ -125,6 +126,34 @@ def test_a_content_length_is_a_whole_number_or_unknown(given: bytes, length: int
     assert asked(content_length=given).content_length == length
 
 
+# Keys
+
+
+@pytest.mark.parametrize(
+    ("headers", "keys"),
+    [
+        ([], ()),
+        ([(b"authorization", b"Bearer ours")], (b"ours",)),
+        ([(b"authorization", b"bearer  ours ")], (b"ours",)),
+        ([(b"x-api-key", b" ours ")], (b"ours",)),
+        ([(b"authorization", b"Basic dTpw"), (b"x-api-key", b"ours")], (b"ours",)),
+        ([(b"authorization", b"Bearer theirs"), (b"x-api-key", b"ours")], (b"theirs", b"ours")),
+        ([(b"x-api-key", b"theirs"), (b"authorization", b"Bearer ours")], (b"theirs", b"ours")),
+        ([(b"authorization", b"Bearer theirs"), (b"authorization", b"Bearer ours")], (b"theirs", b"ours")),
+        ([(b"x-api-key", b"theirs"), (b"x-api-key", b"ours")], (b"theirs", b"ours")),
+        ([(b"authorization", b"Bearer "), (b"x-api-key", b"")], ()),
+        ([(b"authorization", b"Bearer")], ()),
+        ([(b"authorization", b"ours")], ()),
+    ],
+)
+def test_every_key_of_a_request_counts(headers: list[tuple[bytes, bytes]], keys: tuple[bytes, ...]) -> None:
+    assert read(headers).keys == keys
+
+
+def test_of_a_flood_of_keys_only_a_few_are_looked_at() -> None:
+    assert len(read([(b"x-api-key", b"k%d" % i) for i in range(1000)]).keys) == KEYS_MAX
+
+
 # Content types
 
 
@@ -142,6 +171,16 @@ def test_a_content_length_is_a_whole_number_or_unknown(given: bytes, length: int
         b"application/json;",
         b"application/problem+json",
         b"application/vnd.acme.query.v1+json; charset=utf-8",
+        b"application/json; profile=strict",
+        b"application/json;odata.metadata=minimal;IEEE754Compatible=true",
+        b'application/json; charset=utf-8; profile="a, b; c"',
+        b"application/json; version=1; charset=utf-8",
+        b"application/json; charset='utf-8'",
+        b"application/json; charset = utf-8",
+        b"application/json; charset=US-ASCII",
+        b"application/json; charset=",
+        b"application/json;;",
+        b"application/json; foo",
     ],
 )
 def test_json_by_any_of_its_names_is_read(content_type: bytes) -> None:
@@ -162,6 +201,10 @@ def test_json_by_any_of_its_names_is_read(content_type: bytes) -> None:
         b"application/json; charset=latin-1",
         b"application/json; charset=utf-16",
         b"application/json, text/plain",
+        b"application/json; charset=utf-8, text/plain",
+        b"application/json; profile=a; charset=latin-1",
+        b"application/json; charset=utf-8; charset=utf-16",
+        b"application/json charset=utf-8",
         b"json",
         b"*/*",
         b"\xff",
@@ -191,7 +234,17 @@ def test_without_a_timeout_of_its_own_a_query_has_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"), [(b"250", 0.25), (b"0.5", 0.0005), (b" 10 ", 0.01), (b"1e2", 0.1)]
+    ("given", "seconds"),
+    [
+        (b"250", 0.25),
+        (b"0.5", 0.0005),
+        (b" 10 ", 0.01),
+        (b"1e2", 0.1),
+        (b".5", 0.0005),
+        (b"5.", 0.005),
+        (b"+7", 0.007),
+        (b"007", 0.007),
+    ],
 )
 def test_a_callers_timeout_shortens_ours(given: bytes, seconds: float) -> None:
     assert timeout_s(asked(x_request_timeout_ms=given), at_most_s=1.0) == pytest.approx(seconds)
@@ -203,7 +256,27 @@ def test_a_callers_timeout_never_lengthens_ours(given: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [b"0", b"-5", b"nan", b"-inf", b"soon", b"10ms", b"1,5", b"\xff", b"1e-999"]
+    "given",
+    [
+        b"0",
+        b"-5",
+        b"nan",
+        b"-inf",
+        b"soon",
+        b"10ms",
+        b"1,5",
+        b"\xff",
+        b"1e-999",
+        b"1_000",
+        b"1_0.5",
+        b"0x10",
+        b"1e1_0",
+        b".",
+        b"1e",
+        b"\xd9\xa1",
+        b"+",
+        b"1 000",
+    ],
 )
 def test_a_timeout_that_is_no_time_is_refused(given: bytes) -> None:
     with pytest.raises(ValidationError, match="x-request-timeout-ms must be a number of milliseconds over 0"):

@@ -45,6 +45,44 @@ def test_digests_stand_apart_by_commas_blanks_or_lines_with_comments() -> None:
     assert read(text) == (digest(KEY), digest(OTHER), digest(KEY))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("{0}  -", id="sha256sum of its input"),
+        pytest.param("{0}  keys/team a.key", id="sha256sum of a file"),
+        pytest.param("{0} *team-a.key", id="sha256sum --binary"),
+        pytest.param("\\{0}  a\\nb", id="sha256sum of a name with a line break"),
+        pytest.param("SHA256 (team-a.key) = {0}", id="sha256sum --tag"),
+        pytest.param("SHA2-256(stdin)= {0}".replace("(", " ("), id="openssl dgst"),
+        pytest.param("{0}\tteam a", id="a name after a tab"),
+        pytest.param("\ufeff{0}", id="a byte order mark"),
+        pytest.param("\ufeff{0}  -", id="sha256sum after a byte order mark"),
+        pytest.param("{0}\r", id="a line of Windows"),
+    ],
+)
+def test_a_line_of_sha256sum_is_taken(line: str) -> None:
+    assert read(line.format(hexed(KEY)) + "\n" + hexed(OTHER)) == (digest(KEY), digest(OTHER))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_file_is_read_in_the_encoding_that_its_first_bytes_name(encoding: str) -> None:
+    file = Path("keys")
+    file.write_bytes(f"\ufeff{hexed(KEY)}\r\n".encode(encoding.removesuffix("-sig")))
+
+    assert Keyring(file=str(file)).admits(KEY)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"qg_secret\xfc", b"\x80"])
+def test_a_file_that_is_no_text_is_refused_without_its_bytes(content: bytes) -> None:
+    Path("keys").write_bytes(content)
+
+    with pytest.raises(ValueError, match="no text in UTF-8") as refused:
+        Keyring(file="keys")
+
+    assert refused.type is ValueError
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("text", ["qg_a-key-itself", "abc", "0" * 63, "0" * 65, f"{'0' * 64};{'0' * 64}"])
 def test_what_is_no_digest_is_refused_and_never_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="line 2 holds what is no digest") as refused:

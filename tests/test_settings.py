@@ -37,7 +37,7 @@ BAD_VALUES = [
     *[
         (name, seen, takes)
         for name, takes in NUMBERS.items()
-        for seen in ("-1", "many", "nan", "1,5", "0x10")
+        for seen in ("-1", "many", "nan", "1,5", "0x10", "1_000", "1 000", ".", "1e", "１２")
     ],
     *[(name, "0.5", takes) for name, takes in NUMBERS.items() if takes.startswith("a whole number")],
     *[(name, seen, "0 or 1") for name in SWITCHES for seen in ("yes", "on", "2", "-1", "0.0")],
@@ -76,6 +76,15 @@ def test_an_empty_environment_gives_the_contracts_defaults() -> None:
         ("BATCH_MAX_WAIT_MS", "2.5", 2.5),
         ("CONFIDENCE_THRESHOLD", "1", 1),
         ("CACHE_L1_SIZE", "0", 0),
+        ("CACHE_L1_SIZE", "1e4", 10_000),
+        ("CACHE_L1_SIZE", "+8", 8),
+        ("PORT", "08000", 8000),
+        ("CONFIDENCE_THRESHOLD", ".7", 0.7),
+        ("CONFIDENCE_THRESHOLD", "+.7", 0.7),
+        ("CONFIDENCE_THRESHOLD", "0.70", 0.7),
+        ("CONFIDENCE_THRESHOLD", "7e-1", 0.7),
+        ("CONFIDENCE_THRESHOLD", "1.", 1),
+        ("BATCH_MAX_WAIT_MS", "-0", 0),
         ("LOG_REQUESTS", "1", True),
         ("LOG_REQUESTS", "0", False),
         ("LOG_REQUESTS", "true", True),

@@ -104,6 +104,42 @@ def test_a_refusal_never_repeats_what_was_sent(body: bytes) -> None:
     assert SECRET not in refusal(body)
 
 
+CUT_EMOJI = {
+    "at the end": rb'{"text":"Write a poem \ud83d"}',
+    "in the middle": rb'{"text":"a \ud83d poem please, now"}',
+    "in upper case": rb'{"text":"\uD83D and on"}',
+    "its second half": rb'{"text":"\ude00 and on"}',
+    "before a whole one": rb'{"text":"\ud83d\ud83d\ude00"}',
+    "after a whole one": rb'{"text":"\ud83d\ude00\ude00 ."}',
+    "before another escape": rb'{"text":"\ud83d\u0041"}',
+    "after a backslash": rb'{"text":"\\\ud83d"}',
+    "in another member": rb'{"text":"a","note":"\ud83d"}',
+    "far inside": b'{"text":"' + b"a" * 100_000 + rb'\ud83d"}',
+}
+
+
+@pytest.mark.parametrize("body", CUT_EMOJI.values(), ids=CUT_EMOJI.keys())
+def test_a_cut_emoji_is_called_one(body: bytes) -> None:
+    message = refusal(body)
+
+    assert "a lone surrogate at byte" in message
+    assert "truncated" not in message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text":"a',
+        rb'{"text":"\\ud83d',
+        rb'{"text":"\ud83',
+        rb'{"text":"\ud83d\ude00',
+        b'{"text":"\xf0\x9f"}',
+    ],
+)
+def test_what_is_cut_elsewhere_is_not_called_a_surrogate(body: bytes) -> None:
+    assert "surrogate" not in refusal(body)
+
+
 @given(
     before=st.binary(max_size=20),
     after=st.binary(max_size=20),
