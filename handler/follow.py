@@ -1,0 +1,143 @@
+"""Files that may change while we serve: looked at in turn, taken up whole, or refused.
+
+`Follower` compares what stands on disk with what was taken up last, once a second and
+on SIGHUP. What changed is read on a thread and put in place on the event loop; what
+cannot be read is told once, and the old one stays. Knows nothing of what the files mean.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from handler.telemetry import Log
+
+# The contract says 10 s; a look is a few system calls.
+LOOK_S = 1.0
+# What could not be read is tried again though its files look as they did: a right or a mount may have come back.
+RETRY_S = 10.0
+# Of a folder, so many files count; a model has three.
+FILES_MAX = 64
+
+Fingerprint = tuple[Any, ...]
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """What tells a file, or a folder with the files in it, from its next version; empty where it is not.
+
+    Where a path leads counts too, so that a symlink put in another's place is seen, as
+    Kubernetes does it with mounted volumes. Blocks.
+    """
+    try:
+        real = os.path.realpath(path)
+        own = _facts(os.stat(real))
+        if not os.path.isdir(real):
+            return (real, own)
+        files = sorted(os.listdir(real))[:FILES_MAX]
+        return (real, own, *((name, _facts(os.stat(os.path.join(real, name)))) for name in files))
+    except OSError:
+        return ()
+
+
+def _facts(stat: os.stat_result) -> Fingerprint:
+    # The time of the last change of right or name (ctime) too: a file that could not be read may be now.
+    return (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@dataclass
+class Followed:
+    """Something on disk that is followed.
+
+    setting  the setting that names it, for log lines
+    paths    files or folders; a change of any is a change
+    load     reads it all again, on a thread; raises when it cannot be taken up
+    place    puts what was read in force, on the event loop, and returns what the log should say of
+             it; raises when it does not fit
+    refuses  exceptions of `load` and `place` whose message is for the operator; others are bugs
+    trouble  why what stands on disk is not in force; None when it is
+    """
+
+    setting: str
+    paths: tuple[Path, ...]
+    load: Callable[[], Any]
+    place: Callable[[Any], dict[str, Any]]
+    refuses: tuple[type[Exception], ...] = (OSError, ValueError)
+    trouble: str | None = None
+    taken: Fingerprint = field(init=False)
+    retry_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        # Before the first reading, which is the caller's: what changes meanwhile is read again.
+        self.taken = self.look()
+
+    def look(self) -> Fingerprint:
+        return tuple(fingerprint(path) for path in self.paths)
+
+
+class Follower:
+    """Follows what it is given, for as long as `run` does."""
+
+    def __init__(
+        self,
+        items: Iterable[Followed],
+        log: Log,
+        *,
+        in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+    ) -> None:
+        self.items = list(items)
+        self._log = log
+        self._in_thread = in_thread
+        self._nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Look at once, and try again what was refused: SIGHUP."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._nudged.wait()
+            except TimeoutError:
+                pass
+            nudged = self._nudged.is_set()
+            self._nudged.clear()
+            await self.look(nudged=nudged)
+
+    async def look(self, *, nudged: bool = False) -> None:
+        """Take up whatever has changed. Raises nothing for what is on disk."""
+        seen = await self._in_thread(lambda: [item.look() for item in self.items])
+        now = asyncio.get_running_loop().time()
+        for item, print_ in zip(self.items, seen, strict=True):
+            refused = item.trouble is not None and (nudged or now >= item.retry_at)
+            if print_ != item.taken or refused:
+                item.taken = print_  # what changes while it is read is seen at the next look
+                await self._take(item)
+
+    async def _take(self, item: Followed) -> None:
+        try:
+            facts = item.place(await self._in_thread(item.load))
+        except Exception as exc:  # whatever a file does to its reader, the gateway goes on with the old one
+            known = isinstance(exc, item.refuses)
+            why = _reason(exc) if known else f"{type(exc).__name__} while it was read"
+            if why != item.trouble:  # once per reason, not at every look
+                self._log.error(
+                    "not_taken_up",
+                    error_type="SettingsError" if known else "InternalError",
+                    error=None if known else exc,
+                    setting=item.setting,
+                    message=f"{why}; the old one stays",
+                )
+            item.trouble = why
+            item.retry_at = asyncio.get_running_loop().time() + RETRY_S
+            return
+        item.trouble = None
+        self._log.info("taken_up", setting=item.setting, **facts)
+
+
+def _reason(refused: Exception) -> str:
+    if isinstance(refused, OSError) and refused.filename:
+        return f"{refused.filename} cannot be read ({refused.strerror})"
+    return str(refused)
