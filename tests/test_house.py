@@ -32,7 +32,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "stages": ("cache", "telemetry", "model", "batching", "shelf", "l2", "redis_link", "follow"),
     "story": ("gateway",),
-    "edge": ("wire", "headers", "health", "schema", "app"),
+    "edge": ("wire", "headers", "health", "schema", "page", "app"),
     "process": ("server", "upkeep", "cli", "__main__"),
 }
 # What a module takes from its own floor, and why it may.
