@@ -17,6 +17,7 @@ from litestar.types import Receive, Scope, Send
 
 from handler import headers, wire
 from handler.errors import (
+    CallerGone,
     GatewayError,
     MethodNotAllowed,
     NotFound,
@@ -25,29 +26,19 @@ from handler.errors import (
     ValidationError,
     from_bug,
 )
-from handler.gateway import Answer, CallerGone, Gateway
-from handler.health import Health
+from handler.gateway import Answer
 from handler.keys import Keyring
-from handler.settings import Settings
+from handler.wiring import Parts
 
 CLASSIFY = "/v1/query-classify"
 JSON = (b"content-type", b"application/json")
 
 
-def build(
-    gateway: Gateway,
-    health: Health,
-    settings: Settings,
-    *,
-    callers: Keyring | None = None,
-    operators: Keyring | None = None,
-) -> Litestar:
-    """Wire the routes to one gateway.
-
-    callers    whose keys open `/v1/*`; None: no key is asked for
-    operators  whose keys open the metrics and the deep report
-    """
-    telemetry = gateway.telemetry
+def build(parts: Parts) -> Litestar:
+    """Wire the routes to one gateway."""
+    gateway, health, settings = parts.gateway, parts.health, parts.settings
+    callers, operators = parts.callers, parts.operators
+    telemetry, log = parts.telemetry, parts.log
     timeout_s = settings.request_timeout_ms / 1000
     read_timeout_s = settings.read_timeout_ms / 1000
 
@@ -65,6 +56,7 @@ def build(
             text = wire.read_query(
                 await _body(receive, asked.content_length, settings.max_body_bytes, read_timeout_s)
             )
+            telemetry.query("native")
             answer = await gateway.classify(
                 text,
                 timeout_s=headers.timeout_s(asked, at_most_s=timeout_s),
@@ -80,8 +72,8 @@ def build(
                 wire.write_answer(answer.decision),
                 headers.of_answer(answer, asked.request_id, total_s),
             )
-        except CallerGone:
-            telemetry.failed("CallerGone", 499)
+        except CallerGone as gone:
+            telemetry.failed(gone.error_type, gone.code)
         except GatewayError as error:
             await _fail(send, error, asked.request_id, started)
         except Exception as bug:
@@ -131,15 +123,13 @@ def build(
     ) -> None:
         _record(error, request_id, bug, counted=True)
         total_s = time.perf_counter() - started
-        version = gateway.shelf.router.version if gateway.shelf.loaded else None
-        await _send(
-            send, error.code, wire.write_error(error), headers.of_error(error, request_id, total_s, version)
-        )
+        extra = headers.of_error(error, request_id, total_s, gateway.model.version)
+        await _send(send, error.code, wire.write_error(error), extra)
 
     def _record(error: GatewayError, request_id: str, bug: Exception | None, *, counted: bool) -> None:
         if counted:
             telemetry.failed(error.error_type, error.code)
-        telemetry.log.error(
+        log.error(
             "request_failed",
             error_type=error.error_type,
             error=bug,
@@ -149,7 +139,7 @@ def build(
         )
 
     def _log_request(answer: Answer, request_id: str, text: str, total_s: float) -> None:
-        telemetry.log.info(
+        log.info(
             "request",
             request_id=request_id,
             label=answer.decision.label,
@@ -158,7 +148,7 @@ def build(
             cache=answer.cache,
             latency_ms=round(total_s * 1000, 3),
             query_chars=len(text),
-            query_digest=telemetry.log.fingerprint(text),
+            query_digest=log.fingerprint(text),
         )
 
     return Litestar(

@@ -13,13 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from handler.errors import DeadlineExceeded, Overloaded
-from handler.policy import Scores
+from handler.log import Log
 from handler.query import Normalised
+from handler.scored import Scored
+from handler.statistics import BatcherStatistics
 from handler.telemetry import Telemetry
 
 if TYPE_CHECKING:  # the runtime is imported on a thread of its own, while the start goes on
@@ -39,18 +41,17 @@ LAG_KEPT = 0.8
 RETRY_AFTER_MAX_S = 30
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """A query's scores and where its time in the batcher went, in seconds."""
+class Scorer(Protocol):
+    """A model, as far as the lanes know it."""
 
-    scores: Scores
-    queue_s: float
-    tokenize_s: float
-    infer_s: float
+    def run(self, queries: list[Normalised]) -> "Run":
+        """Score a batch. Blocks; called on a lane's thread."""
 
 
 class Ticket(msgspec.Struct, eq=False):
     """A query in the queue, and who waits for it.
 
+    scorer    the model that it was normalised and keyed for, which alone may score it
     tokens    estimate, for the budgets
     deadline  loop time, in seconds, after which nobody wants the answer; a later
               caller of the same query may move it back
@@ -58,11 +59,12 @@ class Ticket(msgspec.Struct, eq=False):
     """
 
     query: Normalised
+    scorer: Scorer
     tokens: int
     deadline: float
     wanted: bool = True
     arrived: float = 0.0
-    done: asyncio.Future[Answered] | None = None
+    done: asyncio.Future[Scored] | None = None
 
     @property
     def dropped(self) -> bool:
@@ -75,9 +77,9 @@ class Ticket(msgspec.Struct, eq=False):
             return "caller_gone"
         return "deadline" if now >= self.deadline else None
 
-    def resolve(self, answer: Answered) -> None:
+    def resolve(self, scored: Scored) -> None:
         if self.done is not None and not self.done.done():
-            self.done.set_result(answer)
+            self.done.set_result(scored)
 
     def fail(self, error: BaseException) -> None:
         if self.done is not None and not self.done.done():
@@ -219,7 +221,8 @@ class Plan:
             reason = ticket.dead(now)
             if reason is None:
                 tokens += ticket.tokens
-                if batch and tokens > self.tokens_max:
+                # No run mixes two models: what was keyed for one is scored by that one.
+                if batch and (tokens > self.tokens_max or ticket.scorer is not batch[0].scorer):
                     break
             self._queue.popleft()
             self._tokens -= ticket.tokens
@@ -252,30 +255,32 @@ class Batcher:
     def __init__(
         self,
         plan: Plan,
-        score: "Callable[[list[Normalised]], Run]",
         *,
         lanes: int,
         executor: Executor,
         stall_s: float,
         telemetry: Telemetry,
+        log: Log,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """
-        score    a blocking model run, called on the executor
         stall_s  a run that takes longer than this means the lane hangs
+        now      a clock in seconds that is the event loop's
         """
         self.plan = plan
         self.lanes = lanes
-        self._score = score
         self._executor = executor
         self._stall_s = stall_s
         self._telemetry = telemetry
+        self._log = log
+        self._now = now
         self._idle: deque[asyncio.Future[None]] = deque()
         self._busy_since: dict[int, float] = {}
         self._running = 0
         self.batches = 0
         self.answered = 0
 
-    def submit(self, ticket: Ticket) -> asyncio.Future[Answered]:
+    def submit(self, ticket: Ticket) -> asyncio.Future[Scored]:
         """Queue a query. Raises `Overloaded` at once when there is no room.
 
         The future ends with its scores, with `DeadlineExceeded` when its time was
@@ -287,14 +292,23 @@ class Batcher:
         self._wake()
         return ticket.done
 
-    def alive(self, now: float) -> bool:
+    @property
+    def alive(self) -> bool:
         """Whether every lane runs and none hangs in a model run."""
-        stalled = any(now - since > self._stall_s for since in self._busy_since.values())
+        now = self._now()
+        stalled = any(now - since > self._stall_s for since in list(self._busy_since.values()))
         return self._running == self.lanes and not stalled
 
-    @property
-    def average_size(self) -> float:
-        return self.answered / self.batches if self.batches else 0.0
+    def statistics(self) -> BatcherStatistics:
+        return BatcherStatistics(
+            running=self.alive,
+            lanes=self.lanes,
+            queue_depth=len(self.plan),
+            queue_tokens=self.plan.tokens,
+            fullness=self.plan.fullness,
+            size_max=self.plan.size_max,
+            average_size=self.answered / self.batches if self.batches else 0.0,
+        )
 
     async def run_lane(self) -> None:
         """Take batches until cancelled. Ends in no other way: its owner ends the process if it does."""
@@ -360,18 +374,19 @@ class Batcher:
         waits_s = [left - ticket.arrived for ticket in batch]
         self._telemetry.batch(len(batch), run.tokenize_s + run.infer_s, waits_s)
         for ticket, scores, queue_s in zip(batch, run.scores, waits_s, strict=True):
-            ticket.resolve(Answered(scores, queue_s, run.tokenize_s, run.infer_s))
+            stages = (("queue", queue_s), ("tokenize", run.tokenize_s), ("infer", run.infer_s))
+            ticket.resolve(Scored(scores, "miss", stages))
         return lag_s
 
     def _timed(self, batch: list[Ticket]) -> "tuple[Run, float]":
         """On the lane's thread: a model run, and when it ended."""
-        run = self._score([ticket.query for ticket in batch])
+        run = batch[0].scorer.run([ticket.query for ticket in batch])
         return run, time.perf_counter()
 
     async def _isolate(self, lane: int, batch: list[Ticket], error: Exception) -> None:
         """A batch raised: run each of its queries alone, so that only the bad one fails."""
         if len(batch) == 1:
-            self._telemetry.log.error("model_run_failed", error=error)
+            self._log.error("model_run_failed", error=error)
             batch[0].fail(error)
             return
         for ticket in batch:

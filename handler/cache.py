@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from handler.policy import Scores
+from handler.statistics import L1Statistics
 
 # When an entry's time is over, in the clock's seconds, and what `_TRUNCATED` and `_LEARNT` say of it.
 _HEAD = struct.Struct("<dB")
@@ -65,6 +66,9 @@ class L1:
         """Entries held. One whose time is over may count until those used before it have gone."""
         self._forget(self._now(), at_most=len(self._entries))
         return len(self._entries)
+
+    def statistics(self) -> L1Statistics:
+        return L1Statistics(size=len(self), size_max=self.size_max)
 
     def _forget(self, now: float, *, at_most: int) -> None:
         """Drop the least recently used entries whose time is over."""

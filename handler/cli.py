@@ -54,10 +54,10 @@ def _check(settings: Settings) -> int:
     """Verify settings and model without serving: what a deployment runs first."""
     from handler.errors import ModelError
     from handler.model import describe
+    from handler.model_holder import policy_of
     from handler.policy import UnknownTask
-    from handler.server import load_router, open_keyring
-    from handler.shelf import policy_of
     from handler.wire import encode
+    from handler.wiring import load_router, open_keyring
 
     try:
         open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
@@ -81,11 +81,11 @@ def _check(settings: Settings) -> int:
 def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
     """Route texts without a server; the answers are those that the server would give."""
     from handler.errors import ModelError
+    from handler.model_holder import policy_of
     from handler.policy import UnknownTask, decide
     from handler.query import normalise
-    from handler.server import load_router
-    from handler.shelf import policy_of
     from handler.wire import write_answer
+    from handler.wiring import load_router
 
     try:
         router = load_router(settings)

@@ -100,6 +100,14 @@ class DeadlineExceeded(GatewayError):
     error_type = "TimeoutError"
 
 
+class CallerGone(GatewayError):
+    """The caller hung up; nobody is left to be answered."""
+
+    code = 499
+    status = "CANCELLED"
+    error_type = "CallerGone"
+
+
 class InternalError(GatewayError):
     """A bug or a broken machine, told to the caller without its innards."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handler.telemetry import Log
+from handler.log import Log
 
 # The contract says 10 s; a look is a few system calls.
 LOOK_S = 1.0

@@ -10,17 +10,18 @@ Knows nothing of redis-py: it talks to a `Link`, which `redis_link.py` is.
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, get_args
 
 import msgspec
 
 from handler.breaker import Breaker
 from handler.entries import PROBE, ForeignValue, Found, read, write
+from handler.log import Log
 from handler.policy import Scores
-from handler.telemetry import L2Failure, L2Metrics, Log
+from handler.statistics import L2Drop, L2Failure, L2Operation, L2Reject, L2Statistics
 
 # More keys than this in one MGET, or SETs in one pipeline, would hold up the next.
 KEYS_MAX = 256
@@ -65,7 +66,7 @@ class Link(Protocol):
     async def close(self) -> None: ...
 
 
-class Asked(msgspec.Struct, eq=False):
+class LookUp(msgspec.Struct, eq=False):
     """A look-up that waits. `since` is loop time in seconds; `value` becomes bytes or None."""
 
     key: bytes
@@ -83,14 +84,15 @@ class L2:
         address: str,
         timeout_s: float,
         ttl_s: float,
-        metrics: L2Metrics,
         log: Log,
+        operation: Callable[[L2Operation, float], None] = lambda operation, took_s: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """
         address    where Redis is, for people
         timeout_s  the most that a look-up may cost a query
         ttl_s      life of an entry
+        operation  told of every round trip that was answered: which, and its seconds
         now        seconds since 1970, as the other gateways on this Redis count them
         """
         self.address = address
@@ -100,14 +102,19 @@ class L2:
         # Open until the first probe: no query pays for connecting.
         self.reads = Breaker(closed=False)
         self.writes = Breaker(closed=False)
-        self.metrics = metrics
+        self._errors: Counter[L2Failure] = Counter()
+        self._dropped: Counter[L2Drop] = Counter()
+        self._rejected: Counter[L2Reject] = Counter()
+        self._round_trips: Counter[L2Operation] = Counter()
+        self._round_trips_s: dict[L2Operation, float] = dict.fromkeys(get_args(L2Operation), 0.0)
+        self._tell = operation
         self._link = link
         self._ttl_s = ttl_s
         self._log = log
         self._now = now
-        self._waiting: list[Asked] = []
+        self._waiting: list[LookUp] = []
         self._asked = asyncio.Event()
-        self._round: list[Asked] | None = None
+        self._round: list[LookUp] | None = None
         self._late = False
         self._buffer: deque[tuple[bytes, Scores]] = deque()
         self._buffered = asyncio.Event()
@@ -119,6 +126,29 @@ class L2:
         """Whether look-ups and writes both work."""
         return self.trouble is None
 
+    def statistics(self) -> L2Statistics:
+        return L2Statistics(
+            address=self.address,
+            trouble=self.trouble,
+            size=self.size,
+            open={"reads": not self.reads.closed, "writes": not self.writes.closed},
+            errors={kind: self._errors[kind] for kind in get_args(L2Failure)},
+            rejected={reason: self._rejected[reason] for reason in get_args(L2Reject)},
+            dropped={reason: self._dropped[reason] for reason in get_args(L2Drop)},
+            mean_ms={
+                operation: round(spent_s / count * 1000, 3)
+                if (count := self._round_trips[operation])
+                else None
+                for operation, spent_s in self._round_trips_s.items()
+            },
+        )
+
+    def _answered(self, operation: L2Operation, took_s: float) -> None:
+        """Note a round trip that Redis answered."""
+        self._round_trips[operation] += 1
+        self._round_trips_s[operation] += took_s
+        self._tell(operation, took_s)
+
     async def get(self, key: bytes, tasks: int) -> Found | None:
         """Look an entry up, together with whoever else asks now.
 
@@ -129,7 +159,7 @@ class L2:
         if self._late or not self.reads.closed:
             return None
         loop = asyncio.get_running_loop()
-        asked = Asked(key, loop.time(), loop.create_future())
+        asked = LookUp(key, loop.time(), loop.create_future())
         self._waiting.append(asked)
         self._asked.set()
         value = await asked.value
@@ -138,17 +168,17 @@ class L2:
         try:
             return read(key, value, tasks, now=self._now)
         except ForeignValue as foreign:
-            self.metrics.rejected(foreign.reason)
+            self._rejected[foreign.reason] += 1
         except Exception:  # whatever came, a query is worth more than an entry
-            self.metrics.rejected("corrupt")
+            self._rejected["corrupt"] += 1
         return None  # the model's answer will overwrite it
 
     def put(self, key: bytes, scores: Scores) -> None:
         """Remember to write an entry. Never waits; drops and counts what there is no room or use for."""
         if not (self.reads.closed and self.writes.closed):
-            self.metrics.dropped("unavailable")
+            self._dropped["unavailable"] += 1
         elif len(self._buffer) >= WRITES_MAX:
-            self.metrics.dropped("full")
+            self._dropped["full"] += 1
         else:
             self._buffer.append((key, scores))
             self._buffered.set()
@@ -181,7 +211,7 @@ class L2:
                 asked, self._waiting = self._waiting[:KEYS_MAX], self._waiting[KEYS_MAX:]
                 await self._read_round(asked)
 
-    async def _read_round(self, asked: list[Asked]) -> None:
+    async def _read_round(self, asked: list[LookUp]) -> None:
         """Ask for all of them at once. When the oldest's budget is over, nobody waits any longer.
 
         The answer is still read when it comes late: giving up the connection instead
@@ -199,7 +229,7 @@ class L2:
             if not self._late:
                 self._failed(self.reads, exc)
         else:
-            self.metrics.operation("get", time.perf_counter() - started)
+            self._answered("get", time.perf_counter() - started)
             if not self._late:
                 self._succeeded(self.reads)
         finally:
@@ -209,12 +239,12 @@ class L2:
                 if not one.value.done():
                     one.value.set_result(value)
 
-    def _look_again(self, asked: list[Asked]) -> None:
+    def _look_again(self, asked: list[LookUp]) -> None:
         # If the loop itself was held up, the answer may lie in the socket; one more
         # turn of the loop reads it. Our lateness must not be taken for Redis's.
         asyncio.get_running_loop().call_soon(self._give_up, asked)
 
-    def _give_up(self, asked: list[Asked]) -> None:
+    def _give_up(self, asked: list[LookUp]) -> None:
         if self._round is not asked:
             return
         self._late = True
@@ -223,7 +253,7 @@ class L2:
         self._waiting = []
         self._failed(self.reads, LinkError("timeout", f"no answer within {self.timeout_s * 1000:g} ms"))
 
-    def _release(self, asked: list[Asked]) -> None:
+    def _release(self, asked: list[LookUp]) -> None:
         for one in asked:
             if not one.value.done():
                 one.value.set_result(None)
@@ -241,7 +271,7 @@ class L2:
     async def _write_round(self) -> None:
         batch = [self._buffer.popleft() for _ in range(min(KEYS_MAX, len(self._buffer)))]
         if not (self.reads.closed and self.writes.closed):
-            self.metrics.dropped("unavailable", len(batch))
+            self._dropped["unavailable"] += len(batch)
             return
         expires_at = self._now() + self._ttl_s
         entries = [(key, write(key, scores, expires_at)) for key, scores in batch]
@@ -251,7 +281,7 @@ class L2:
             self._buffer.extendleft(reversed(batch))  # `_close` writes them, perhaps again
             raise
         if refused:
-            self.metrics.dropped("failed", refused)
+            self._dropped["failed"] += refused
 
     async def _send(self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float) -> int:
         """Write entries. Returns how many were not."""
@@ -261,7 +291,7 @@ class L2:
         except Exception as exc:
             self._failed(self.writes, exc)
             return len(entries)
-        self.metrics.operation("set", time.perf_counter() - started)
+        self._answered("set", time.perf_counter() - started)
         if refusals:
             self._failed(self.writes, refusals[0], count=len(refusals))
         else:
@@ -312,7 +342,7 @@ class L2:
             quickest_s = min(quickest_s, time.perf_counter() - started)
             if quickest_s <= self.timeout_s:
                 break
-        self.metrics.operation("probe", quickest_s)
+        self._answered("probe", quickest_s)
         return quickest_s
 
     async def _close(self) -> None:
@@ -328,7 +358,7 @@ class L2:
 
     def _failed(self, breaker: Breaker, exc: Exception, *, count: int = 1) -> None:
         kind: L2Failure = exc.kind if isinstance(exc, LinkError) else "other"
-        self.metrics.error(kind, count)
+        self._errors[kind] += count
         breaker.failed(asyncio.get_running_loop().time())
         if breaker.closed:
             return

@@ -31,7 +31,7 @@ from redis.exceptions import (
 
 from handler.l2 import LinkError
 from handler.redis_url import Endpoint
-from handler.telemetry import L2Failure
+from handler.statistics import L2Failure
 
 # Connections: one for look-ups, one for writes, one for probes, one to spare.
 CONNECTIONS_MAX = 4

@@ -1,4 +1,4 @@
-"""A gateway's life as a process: put together, served, drained, ended.
+"""A gateway's life as a process: served, drained, ended.
 
 Granian runs inside our own event loop and process, so that signals, readiness
 and the listener are ours to put in order. Read `Process.run` first.
@@ -13,23 +13,16 @@ import os
 import signal
 import socket
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from threading import Thread
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from handler import __version__
-from handler.batching import Batcher, Plan
-from handler.cache import L1
-from handler.gateway import Gateway
-from handler.health import Health
-from handler.keys import Keyring
-from handler.l2 import L2
-from handler.machine import raise_open_files, usable_cpus
+from handler.log import ForeignLines, Log
+from handler.machine import raise_open_files
 from handler.policy import UnknownTask
-from handler.settings import Settings, SettingsError
-from handler.shelf import Shelf
-from handler.telemetry import ForeignLines, Log, Telemetry
+from handler.settings import Settings
+from handler.wiring import Parts, assemble, load_router
 
 if TYPE_CHECKING:
     from granian.server.embed import Server
@@ -45,8 +38,6 @@ DRAIN_MAX_S = 8.0
 THREAD_TURN_S = 0.001
 # A start takes this long at most, with a model.
 START_MAX_S = 5.0
-# No model run takes this long: a lane that does hangs, and the process is not alive.
-STALL_S = 10.0
 # Connections, most of them idle, that one process accepts; fewer where it may not open as many
 # files, since a gateway without a file left can answer nobody. `OTHER_FILES` are for all else.
 CONNECTIONS_MAX = 16_384
@@ -54,119 +45,15 @@ OTHER_FILES = 128
 # How often the files of keys are looked at.
 KEYS_LOOK_S = 1.0
 BACKLOG = 2048
-SIZES = "Entries in a cache level; of L2, all keys in the Redis database."
-
-
-def load_router(settings: Settings) -> "Router":
-    """Open the model that the settings name. Blocks; raises `ModelError`."""
-    from handler.model import load
-
-    return load(settings.model_folder)
-
-
-def open_keyring(name: str, given: str, file: str) -> Keyring | None:
-    """The keys of a pair of settings; None when neither is set. Raises `SettingsError`."""
-    if not given and not file:
-        return None
-    try:
-        return Keyring(given, file)
-    except OSError as exc:
-        raise SettingsError(f"{name}_FILE: {file} cannot be read ({exc.strerror})") from None
-    except ValueError as exc:
-        raise SettingsError(f"{name}_FILE: {file}: {exc}") from None
 
 
 class Process:
-    """Everything that one gateway process holds, wired."""
+    """The life of one gateway process, from the first signal handler to the last answer."""
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        self.settings = settings
-        self.log = log
-        self.telemetry = Telemetry(log)
-        self.shelf = Shelf(
-            settings.model_folder, lambda: load_router(settings), log, fast_tasks=settings.fast_tasks
-        )
-        lanes = settings.lanes or usable_cpus()
-        self.batcher = Batcher(
-            Plan(
-                size_max=settings.batch_max_size,
-                tokens_max=settings.batch_max_tokens,
-                queue_max=settings.queue_max,
-                queue_tokens_max=settings.queue_max_tokens,
-                gather_s=settings.batch_max_wait_ms / 1000 if settings.batch_gather else 0.0,
-                wait_max_s=settings.queue_max_wait_ms / 1000,
-            ),
-            self.shelf.score,
-            lanes=lanes,
-            executor=ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="lane"),
-            stall_s=STALL_S,
-            telemetry=self.telemetry,
-        )
-        self.gateway = Gateway(
-            shelf=self.shelf,
-            l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
-            batcher=self.batcher,
-            telemetry=self.telemetry,
-            threshold=settings.confidence_threshold,
-            l2=self._open_l2() if settings.redis_url else None,
-        )
-        self.health = Health(self.gateway, settings)
-        self.callers = open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
-        self.operators = open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
-        self._declare_gauges()
-
-    def _open_l2(self) -> L2:
-        """Prepare the shared cache level. Raises `SettingsError`; that Redis is away is no error."""
-        from handler import redis_link, redis_url  # tens of milliseconds that only Redis is worth
-
-        settings, gauge = self.settings, self.telemetry.gauge
-        endpoint = redis_url.read(settings.redis_url)
-        try:
-            link = redis_link.open_link(
-                endpoint,
-                ca_file=settings.redis_ca_file,
-                cert_file=settings.redis_cert_file,
-                key_file=settings.redis_key_file,
-            )
-        except ValueError as exc:
-            raise SettingsError(f"REDIS_URL, REDIS_*_FILE: Redis cannot be reached so: {exc}") from None
-        l2 = L2(
-            link,
-            address=endpoint.shown,
-            timeout_s=settings.cache_l2_timeout_ms / 1000,
-            ttl_s=settings.cache_l2_ttl_sec,
-            metrics=self.telemetry.with_l2(),
-            log=self.log,
-        )
-        resting = "1 while Redis is not used, because it failed repeatedly."
-        unknown = float("nan")
-        gauge("l2_healthy", "1 when Redis can be read and written.", lambda: l2.healthy)
-        gauge("l2_breaker_open", resting, lambda: not l2.reads.closed, breaker="reads")
-        gauge("l2_breaker_open", resting, lambda: not l2.writes.closed, breaker="writes")
-        gauge("cache_size", SIZES, lambda: unknown if l2.size is None else l2.size, level="L2")
-        return l2
-
-    def _declare_gauges(self) -> None:
-        gauge, gateway = self.telemetry.gauge, self.gateway
-        gauge("active_requests", "Queries being answered.", lambda: self.telemetry.active)
-        gauge("cache_size", SIZES, lambda: len(gateway.l1), level="L1")
-        gauge("batch_queue_size", "Queries that wait for a lane.", lambda: len(self.batcher.plan))
-        gauge(
-            "batch_queue_tokens", "Estimated tokens that wait for a lane.", lambda: self.batcher.plan.tokens
-        )
-        gauge(
-            "batch_queue_fullness",
-            "How near the queue is to refusing: 1 is full, by the nearest of its bounds.",
-            lambda: self.batcher.plan.fullness,
-        )
-        gauge("model_loaded", "1 when a model is loaded.", lambda: self.shelf.loaded)
-        self.telemetry.shares(
-            "training_share",
-            "Share of each task in what the model was trained on; absent where the model does not say.",
-            "task",
-            lambda: self.shelf.training_mix,
-        )
-        gauge("build_info", "Always 1; the labels say what runs.", lambda: 1, version=__version__)
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.settings = parts.settings
+        self.log = parts.log
 
     async def run(self, first_load: "Future[Router]") -> None:
         """Serve until told to end, then drain.
@@ -180,17 +67,11 @@ class Process:
 
         from handler import app
 
-        told = self._watch_signals()
+        ending = self._watch_signals()
         server = Server(
             app.with_closing(
-                app.build(
-                    self.gateway,
-                    self.health,
-                    self.settings,
-                    callers=self.callers,
-                    operators=self.operators,
-                ),
-                lambda: self.health.draining,
+                app.build(self.parts),
+                lambda: self.parts.health.draining,
             ),
             address=self.settings.host,
             port=self.settings.port,
@@ -205,20 +86,22 @@ class Process:
             log_enabled=False,
         )
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(self.batcher.run_lane()) for _ in range(self.batcher.lanes)]
+            background = [
+                tasks.create_task(self.parts.batcher.run_lane()) for _ in range(self.parts.batcher.lanes)
+            ]
             background.append(tasks.create_task(self._settle(first_load)))
-            if self.gateway.l2:
-                background.append(tasks.create_task(self.gateway.l2.run()))
+            if self.parts.gateway.l2:
+                background.append(tasks.create_task(self.parts.gateway.l2.run()))
             background.append(tasks.create_task(self._watch_keys()))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
-            if self.callers is None and not is_loopback(self.settings.host):
+            if self.parts.callers is None and not is_loopback(self.settings.host):
                 self.log.warning(
                     "open_to_all",
                     host=self.settings.host,
                     message="whoever reaches this address may ask; API_KEYS or API_KEYS_FILE would restrict it",
                 )
-            await told.wait()
+            await ending.wait()
             await self._drain(server, listener)
             for task in background:
                 task.cancel()
@@ -230,26 +113,26 @@ class Process:
         (docs/decisions/0007).
         """
         asyncio.get_running_loop().call_later(START_MAX_S, gc.enable)  # though no model comes
-        await self.shelf.fill(first_load)
+        await self.parts.model.fill(first_load)
         gc.freeze()
         gc.enable()
 
     async def _watch_keys(self) -> None:
         """Follow the files of keys, for as long as the process lives."""
-        rings = {"API_KEYS_FILE": self.callers, "OPS_KEYS_FILE": self.operators}
-        told: dict[str, str] = {}
+        rings = {"API_KEYS_FILE": self.parts.callers, "OPS_KEYS_FILE": self.parts.operators}
+        logged: dict[str, str] = {}
         while any(rings.values()):
             await asyncio.sleep(KEYS_LOOK_S)
             for name, ring in rings.items():
                 try:
                     if ring is not None and await asyncio.to_thread(ring.refresh):
                         self.log.info("keys_loaded", setting=name, keys=len(ring))
-                    told.pop(name, None)
+                    logged.pop(name, None)
                 except (OSError, ValueError) as exc:
                     why = exc.strerror if isinstance(exc, OSError) else str(exc)
-                    if told.get(name) != why:  # once per reason, not once per second
+                    if logged.get(name) != why:  # once per reason, not once per second
                         self.log.error("keys_not_loaded", setting=name, message=f"{why}; the old keys stay")
-                    told[name] = str(why)
+                    logged[name] = str(why)
 
     async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
         """Answer all that was accepted, then close.
@@ -258,8 +141,8 @@ class Process:
         and clients turn away by themselves; only then does the listener close, since
         closing it resets what still waits in its accept queue.
         """
-        self.health.draining = True
-        self.log.info("draining", active=self.telemetry.active, linger_ms=self.settings.drain_linger_ms)
+        self.parts.health.draining = True
+        self.log.info("draining", active=self.parts.telemetry.active, linger_ms=self.settings.drain_linger_ms)
         asyncio.get_running_loop().call_later(DRAIN_MAX_S, self._end_now, "drain_over_limit", 1)
         await asyncio.sleep(self.settings.drain_linger_ms / 1000)
         server.stop()  # type: ignore[no-untyped-call]
@@ -267,24 +150,24 @@ class Process:
 
     def _watch_signals(self) -> asyncio.Event:
         loop = asyncio.get_running_loop()
-        told = asyncio.Event()
+        ending = asyncio.Event()
         first_at = 0.0
 
         def on_signal(number: int) -> None:
             nonlocal first_at
-            if not told.is_set():
+            if not ending.is_set():
                 first_at = loop.time()
                 self.log.info("signal", signal=signal.Signals(number).name)
-                told.set()
+                ending.set()
             elif loop.time() - first_at > SAME_SIGNAL_S:
                 self._end_now("second_signal", 128 + number)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal, number)
-        return told
+        return ending
 
     def _end_now(self, event: str, code: int) -> None:
-        self.log.error(event, active=self.telemetry.active)
+        self.log.error(event, active=self.parts.telemetry.active)
         os._exit(code)
 
 
@@ -306,7 +189,7 @@ def serve(settings: Settings) -> int:
 
     import uvloop
 
-    process = Process(settings, log)
+    process = Process(assemble(settings, log))
     try:
         uvloop.run(process.run(first_load))
     except* Exception as failures:

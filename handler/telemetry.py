@@ -1,31 +1,36 @@
-"""What the gateway tells about itself: every metric and every log line.
+"""Every metric of the gateway: names, units, labels and when a series exists.
 
-Stages call verbs; names, units and labels live here. Label values come from
-closed sets, and nothing here ever sees a query's text.
+Stages call verbs (`cache_hit`, `batch`, `failed`) for what happens, and offer
+`statistics()` for what is; both are declared here and nowhere else. Label values
+come from closed sets, and a series that can be known beforehand exists at 0 from
+the start, so that `increase()` sees the first event.
 """
 
-import hashlib
-import logging
-import os
-import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import IO, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of its own for each, and nobody asks for them
+from handler import __version__
+from handler.errors import ERRORS, CallerGone, GatewayError
+from handler.statistics import (
+    BatcherStatistics,
+    L1Statistics,
+    L2Drop,
+    L2Failure,
+    L2Operation,
+    L2Reject,
+    L2Statistics,
+    ModelStatistics,
+)
 
-Level = Literal["debug", "info", "warning", "error"]
-SEVERITY: dict[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of its own for each, and nobody asks for them
 
 # 10 ms and 100 ms are the SLOs' thresholds, so they must be edges.
 LATENCY_BUCKETS_S = (
@@ -35,306 +40,159 @@ LATENCY_BUCKETS_S = (
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 CONFIDENCE_BUCKETS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 STAGES = ("l1", "queue", "tokenize", "infer", "other")
-L2Operation = Literal["get", "set", "probe"]
-L2Failure = Literal[
-    "timeout", "connection", "auth", "readonly", "loading", "memory", "clients", "tls", "cluster", "other"
+DROPS = ("deadline", "caller_gone")
+
+Wire = Literal["native", "route", "systemone", "decisions", "predict", "huggingface", "classify", "v2"]
+FallbackReason = Literal[
+    "no_text",
+    "not_text",
+    "cut_body",
+    "many",
+    "unreadable",
+    "overloaded",
+    "timeout",
+    "model_not_ready",
+    "unauthenticated",
 ]
-L2Drop = Literal["full", "unavailable", "failed"]
-L2Reject = Literal["corrupt", "version"]
-
-# A flood of one kind of error must not become a flood of lines.
-ERROR_LINES_PER_S = 20
-
-
-class Log:
-    """One JSON object (or line of text) per event, straight to a stream.
-
-    Errors are limited per `error_type` and second; the next line that gets
-    through says how many did not.
-    """
-
-    def __init__(
-        self,
-        stream: IO[str],
-        *,
-        level: str = "INFO",
-        form: Literal["json", "text"] = "json",
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._stream = stream
-        self._least = SEVERITY[level.lower()]  # type: ignore[index]
-        self._json = form == "json"
-        self._now = now
-        self._secret = os.urandom(16)
-        self._second: dict[str, int] = {}
-        self._lines: dict[str, int] = {}
-
-    def fingerprint(self, text: str) -> str:
-        """Name a query in log lines: equal texts are equal, for this process's life alone."""
-        return hashlib.blake2b(text.encode(), digest_size=6, key=self._secret).hexdigest()
-
-    def info(self, event: str, **facts: Any) -> None:
-        self._write("info", event, facts)
-
-    def warning(self, event: str, **facts: Any) -> None:
-        self._write("warning", event, facts)
-
-    def error(
-        self,
-        event: str,
-        *,
-        error_type: str = "InternalError",
-        error: BaseException | None = None,
-        **facts: Any,
-    ) -> None:
-        """Write an error with its type; `error` adds where in the code a bug was raised.
-
-        An exception's message may quote its input, so only its type and its
-        frames are written.
-        """
-        suppressed = self._suppressed(error_type)
-        if suppressed is None:
-            return
-        if suppressed:
-            facts["suppressed"] = suppressed
-        if error is not None:
-            facts["exception"] = type(error).__name__
-            facts["traceback"] = [
-                f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
-                for frame in traceback.extract_tb(error.__traceback__)
-            ]
-        self._write("error", event, {"error_type": error_type, **facts})
-
-    def _suppressed(self, error_type: str) -> int | None:
-        """How many lines of this type were held back; None when this one must be too."""
-        second = int(self._now())
-        lines = self._lines.get(error_type, 0)
-        if self._second.get(error_type) == second:
-            self._lines[error_type] = lines + 1
-            return 0 if lines < ERROR_LINES_PER_S else None
-        self._second[error_type], self._lines[error_type] = second, 1
-        return max(0, lines - ERROR_LINES_PER_S)
-
-    def _write(self, level: Level, event: str, facts: dict[str, Any]) -> None:
-        if SEVERITY[level] < self._least:
-            return
-        at = (
-            datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        )
-        if self._json:
-            line = msgspec.json.encode({"timestamp": at, "level": level, "event": event, **facts}).decode()
-        else:
-            line = f"{at} {level:7} {event} " + " ".join(f"{name}={value}" for name, value in facts.items())
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except OSError:
-            pass  # a log reader that has gone away must not fail a query
-
-
-class ForeignLines(logging.Handler):
-    """Lines of libraries (server, event loop) in our own form.
-
-    Their arguments and exception messages may quote a request, so only the
-    format string's first line (asyncio puts an exception's text on the next) and
-    the exception's type are kept.
-    """
-
-    def __init__(self, log: Log) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if record.levelno >= logging.ERROR:
-            self._log.error("library_error", error=error, logger=record.name, message=_plain(record))
-        else:
-            self._log.warning("library_warning", logger=record.name, message=_plain(record))
-
-
-def _plain(record: logging.LogRecord) -> str:
-    return str(record.msg).partition("\n")[0]
-
-
-class L2Metrics:
-    """What the shared cache level tells. Declared only where there is one."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        name = "query_gateway_l2_"
-        seconds = Histogram(
-            name + "operation_seconds",
-            "Time of a round trip to Redis that was answered, however many keys it carried.",
-            ["operation"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self._seconds = {key: seconds.labels(key) for key in get_args(L2Operation)}
-        self._errors = Counter(name + "errors", "Failures of Redis, by kind.", ["kind"], registry=registry)
-        for kind in get_args(L2Failure):
-            self._errors.labels(kind)
-        self._dropped = Counter(
-            name + "dropped_writes",
-            "Answers that were not written to Redis, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        for reason in get_args(L2Drop):
-            self._dropped.labels(reason)
-        self._rejected = Counter(
-            name + "rejected_values",
-            "Values under our keys that are not ours to read, each of them a miss, by reason.",
-            ["reason"],
-            registry=registry,
-        )
-        for reason in get_args(L2Reject):
-            self._rejected.labels(reason)
-
-    def operation(self, operation: L2Operation, took_s: float) -> None:
-        self._seconds[operation].observe(took_s)
-
-    def error(self, kind: L2Failure, count: int = 1) -> None:
-        self._errors.labels(kind).inc(count)
-
-    def dropped(self, reason: L2Drop, count: int = 1) -> None:
-        self._dropped.labels(reason).inc(count)
-
-    def rejected(self, reason: L2Reject) -> None:
-        self._rejected.labels(reason).inc()
-
-    def errors(self) -> dict[str, int]:
-        return _counts(self._errors)
-
-    def dropped_writes(self) -> dict[str, int]:
-        return _counts(self._dropped)
-
-    def rejected_values(self) -> dict[str, int]:
-        return _counts(self._rejected)
-
-    def mean_ms(self) -> dict[str, float | None]:
-        """Milliseconds of an average round trip, by operation; None where there was none."""
-        means: dict[str, float | None] = {}
-        for operation, histogram in self._seconds.items():
-            found = {sample.name: sample.value for sample in histogram._child_samples()}
-            count = found["_count"]
-            means[operation] = round(found["_sum"] / count * 1000, 3) if count else None
-        return means
-
-
-def _counts(counter: Counter) -> dict[str, int]:
-    """A counter with one label, as it stands."""
-    (metric,) = counter.collect()
-    return {
-        next(iter(sample.labels.values())): int(sample.value)
-        for sample in metric.samples
-        if sample.name.endswith("_total")
-    }
-
-
-class _Shares(Collector):
-    """A gauge that does not exist while there is nothing to say."""
-
-    def __init__(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        self._about = (name, text)
-        self._label = label
-        self._read = read
-
-    def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily(*self._about, labels=[self._label])
-        for value, share in self._read().items():
-            family.add_metric([value], share)
-        return [family] if family.samples else []
 
 
 class Telemetry:
-    """The gateway's metrics and its log. One per process."""
+    """The gateway's metrics. One per process.
 
-    def __init__(self, log: Log, registry: CollectorRegistry | None = None) -> None:
-        self.log = log
+    active  requests being answered
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self.active = 0
-        self._gauges: dict[str, Gauge] = {}
-        name = "query_gateway_"
-
-        def counter(key: str, text: str, *labels: str) -> Counter:
-            return Counter(name + key, text, labels, registry=self.registry)
-
-        def histogram(key: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return Histogram(name + key, text, labels, buckets=buckets, registry=self.registry)
-
-        self._requests = counter(
+        self._requests = self._counter(
             "requests",
-            "Requests to /v1/*, by outcome; code is the HTTP status.",
+            "Requests for a decision on any wire, by outcome; code is the HTTP status.",
             "status",
             "error_type",
             "code",
         )
         self._ok = self._requests.labels("success", "", "200")
-        self._failures: dict[tuple[str, int], Counter] = {}
-        self._latency = histogram(
+        kinds: tuple[type[GatewayError], ...] = (*ERRORS, CallerGone)
+        self._failures = {
+            (kind.error_type, kind.code): self._requests.labels("error", kind.error_type, str(kind.code))
+            for kind in kinds
+        }
+        queries = self._counter("queries", "Queries asked, by the wire that they came on.", "wire")
+        self._queries = {wire: queries.labels(wire) for wire in get_args(Wire)}
+        fallbacks = self._counter(
+            "fallbacks",
+            "Safe answers that were made without the model, by wire and reason.",
+            "wire",
+            "reason",
+        )
+        self._fallbacks = {
+            (wire, reason): fallbacks.labels(wire, reason)
+            for wire in get_args(Wire)
+            for reason in get_args(FallbackReason)
+        }
+        self._latency = self._histogram(
             "request_latency_seconds", "Time in the gateway of answered queries.", LATENCY_BUCKETS_S
         )
-        self._hit_latency = histogram(
+        self._hit_latency = self._histogram(
             "cache_hit_latency_seconds",
             "Time in the gateway of queries that a cache answered.",
             LATENCY_BUCKETS_S,
         )
-        self._stage = histogram(
+        self._stage = self._histogram(
             "stage_seconds",
             "Where the time of answered queries went; the sums of all stages make the sum of the latency.",
             LATENCY_BUCKETS_S,
             "stage",
         )
         self._stages = {key: self._stage.labels(key) for key in STAGES}
-        self._hit = counter("cache_hits", "Queries that a cache level answered.", "level")
+        self._hit = self._counter("cache_hits", "Queries that a cache level answered.", "level")
         self._hits = {"L1": self._hit.labels("L1")}
-        self._misses = counter("cache_misses", "Queries that no cache level could answer.")
-        self._batch_size = histogram("inference_batch_size", "Queries in a model run.", BATCH_BUCKETS)
-        self._inference = histogram(
+        self._misses = self._counter("cache_misses", "Queries that no cache level could answer.")
+        self._cache_size = self._gauge(
+            "cache_size", "Entries in a cache level; of L2, all keys in the Redis database.", "level"
+        )
+        self._batch_size = self._histogram("inference_batch_size", "Queries in a model run.", BATCH_BUCKETS)
+        self._inference = self._histogram(
             "inference_latency_seconds", "Time of a model run, tokenizing included.", LATENCY_BUCKETS_S
         )
-        self._wait = histogram(
+        self._wait = self._histogram(
             "batch_wait_seconds", "Time that a query waited for a lane.", LATENCY_BUCKETS_S
         )
-        self._drops = counter("dropped", "Queries dropped before a model run, by reason.", "reason")
-        for reason in ("deadline", "caller_gone"):
+        self._drops = self._counter("dropped", "Queries dropped before a model run, by reason.", "reason")
+        for reason in DROPS:
             self._drops.labels(reason)
-        self._classifications = counter("classifications", "Answers, by label and task.", "label", "task")
-        self._of_answer: dict[tuple[str, str], Any] = {}
-        self._confidence = histogram(
+        self._classifications = self._counter(
+            "classifications", "Answers, by label and task.", "label", "task"
+        )
+        self._of_answer: dict[tuple[str, str], Counter] = {}
+        self._confidence = self._histogram(
             "confidence", "Calibrated probability of the preferred route.", CONFIDENCE_BUCKETS
         )
+        self._gauge("active_requests", "Requests being answered.").set_function(lambda: self.active)
+        self._gauge("build_info", "Always 1; the labels say what runs.", "version").labels(__version__).set(1)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
-    def gauge(self, key: str, text: str, read: Callable[[], float], **labels: str) -> None:
-        """Declare a gauge, or one more label value of it; read when it is scraped, and free before."""
-        gauge = self._gauges.get(key)
-        if gauge is None:
-            gauge = Gauge("query_gateway_" + key, text, tuple(labels), registry=self.registry)
-            self._gauges[key] = gauge
-        (gauge.labels(**labels) if labels else gauge).set_function(read)
+    # What is: read from the stages when it is scraped, and free before.
 
-    def shares(self, key: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """Declare a gauge whose series are known only once something is loaded; read when it is scraped.
+    def watch_batcher(self, read: Callable[[], BatcherStatistics]) -> None:
+        self._gauge("batch_queue_size", "Queries that wait for a lane.").set_function(
+            lambda: read().queue_depth
+        )
+        self._gauge("batch_queue_tokens", "Estimated tokens that wait for a lane.").set_function(
+            lambda: read().queue_tokens
+        )
+        self._gauge(
+            "batch_queue_fullness",
+            "How near the queue is to refusing: 1 is full, by the nearest of its bounds.",
+        ).set_function(lambda: read().fullness)
 
-        read  value by the label's; its keys must be a closed set
-        """
-        self.registry.register(_Shares("query_gateway_" + key, text, label, read))
+    def watch_l1(self, read: Callable[[], L1Statistics]) -> None:
+        self._cache_size.labels("L1").set_function(lambda: read().size)
 
-    def with_l2(self) -> L2Metrics:
+    def watch_model(self, read: Callable[[], ModelStatistics]) -> None:
+        self._gauge("model_loaded", "1 when a model is loaded.").set_function(lambda: read().loaded)
+        self.registry.register(_TrainingShare(read))
+
+    def watch_l2(self, read: Callable[[], L2Statistics]) -> None:
         """Declare the series of the shared cache level, which do not exist without one."""
         self._stages["l2"] = self._stage.labels("l2")
         self._hits["L2"] = self._hit.labels("L2")
-        return L2Metrics(self.registry)
+        unknown = float("nan")
 
-    def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Everything measured, as Prometheus text or OpenMetrics, and its content type."""
-        try:
-            encoder, content_type = choose_encoder(accept)
-        except Exception:  # it trips over versions that are none; then nothing was asked for
-            encoder, content_type = choose_encoder("")
-        return encoder(self.registry), content_type
+        def size() -> float:
+            found = read().size
+            return unknown if found is None else found
+
+        self._cache_size.labels("L2").set_function(size)
+        self._gauge("l2_healthy", "1 when Redis can be read and written.").set_function(
+            lambda: read().healthy
+        )
+        breakers = self._gauge(
+            "l2_breaker_open", "1 while Redis is not used, because it failed repeatedly.", "breaker"
+        )
+        breakers.labels("reads").set_function(lambda: read().open["reads"])
+        breakers.labels("writes").set_function(lambda: read().open["writes"])
+        seconds = self._histogram(
+            "l2_operation_seconds",
+            "Time of a round trip to Redis that was answered, however many keys it carried.",
+            LATENCY_BUCKETS_S,
+            "operation",
+        )
+        self._l2_seconds = {operation: seconds.labels(operation) for operation in get_args(L2Operation)}
+        self.registry.register(_L2Counts(read))
+
+    # What happens: called by the stages.
+
+    def query(self, wire: Wire, count: int = 1) -> None:
+        """Count queries that were asked on a wire."""
+        self._queries[wire].inc(count)
+
+    def fallback(self, wire: Wire, reason: FallbackReason) -> None:
+        """Count a safe answer that was made without the model."""
+        self._fallbacks[wire, reason].inc()
 
     def cache_hit(self, level: Literal["L1", "L2"]) -> None:
         self._hits[level].inc()
@@ -350,6 +208,15 @@ class Telemetry:
         self._inference.observe(run_s)
         for wait_s in waits_s:
             self._wait.observe(wait_s)
+
+    def l2_operation(self, operation: L2Operation, took_s: float) -> None:
+        self._l2_seconds[operation].observe(took_s)
+
+    def expect_answers(self, labels: Sequence[str], tasks: Sequence[str]) -> None:
+        """Create the series of the answers that a model and a policy can give, at 0."""
+        for label in labels:
+            for task in tasks:
+                self._of_answer[label, task] = self._classifications.labels(label, task)
 
     def answered(self, label: str, task: str, confidence: float) -> None:
         counter = self._of_answer.get((label, task))
@@ -376,3 +243,71 @@ class Telemetry:
             counter = self._requests.labels("error", error_type, str(code))
             self._failures[error_type, code] = counter
         counter.inc()
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Everything measured, as Prometheus text or OpenMetrics, and its content type."""
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except Exception:  # it trips over versions that are none; then nothing was asked for
+            encoder, content_type = choose_encoder("")
+        return encoder(self.registry), content_type
+
+    def _counter(self, key: str, text: str, *labels: str) -> Counter:
+        return Counter("query_gateway_" + key, text, labels, registry=self.registry)
+
+    def _gauge(self, key: str, text: str, *labels: str) -> Gauge:
+        return Gauge("query_gateway_" + key, text, labels, registry=self.registry)
+
+    def _histogram(self, key: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram("query_gateway_" + key, text, labels, buckets=buckets, registry=self.registry)
+
+
+class _TrainingShare(Collector):
+    """A gauge that does not exist while there is no model, or where it does not say."""
+
+    def __init__(self, read: Callable[[], ModelStatistics]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "query_gateway_training_share",
+            "Share of each task in what the model was trained on; absent where the model does not say.",
+            labels=["task"],
+        )
+        for task, share in self._read().training_mix.items():
+            family.add_metric([task], share)
+        return [family] if family.samples else []
+
+
+class _L2Counts(Collector):
+    """The counters that L2 keeps itself, so that `/health/deep` can show them without a scrape."""
+
+    def __init__(self, read: Callable[[], L2Statistics]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._read()
+        yield _counts("errors", "Failures of Redis, by kind.", "kind", get_args(L2Failure), found.errors)
+        yield _counts(
+            "dropped_writes",
+            "Answers that were not written to Redis, by reason.",
+            "reason",
+            get_args(L2Drop),
+            found.dropped,
+        )
+        yield _counts(
+            "rejected_values",
+            "Values under our keys that are not ours to read, each of them a miss, by reason.",
+            "reason",
+            get_args(L2Reject),
+            found.rejected,
+        )
+
+
+def _counts(
+    key: str, text: str, label: str, values: Sequence[Any], counts: Mapping[Any, int]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily("query_gateway_l2_" + key, text, labels=[label])
+    for value in values:
+        family.add_metric([value], counts.get(value, 0))
+    return family

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from handler.errors import GatewayError, ValidationError
 from handler.policy import Decision, Label
+from handler.statistics import L2Drop, L2Failure, L2Operation, L2Reject
 
 
 class ClassifyRequest(msgspec.Struct, frozen=True):
@@ -85,10 +86,10 @@ class L2Check(msgspec.Struct, frozen=True):
     address: str
     trouble: str | None
     breakers: dict[str, Literal["closed", "open"]]
-    latency_ms: dict[str, float | None]
-    errors: dict[str, int]
-    rejected_values: dict[str, int]
-    dropped_writes: dict[str, int]
+    latency_ms: dict[L2Operation, float | None]
+    errors: dict[L2Failure, int]
+    rejected_values: dict[L2Reject, int]
+    dropped_writes: dict[L2Drop, int]
 
 
 class CacheCheck(msgspec.Struct, frozen=True):

@@ -19,18 +19,16 @@ from handler.cache import L1
 from handler.cli import main
 from handler.model import Run
 from handler.policy import Scores
-from handler.query import Normalised
-from handler.shelf import Shelf
 
 
 def plant(fault: str) -> None:
     kind, _, argument = fault.partition(":")
-    sound_score, sound_run = Shelf.score, Batcher._run
+    sound_timed, sound_run = Batcher._timed, Batcher._run
     kept: list[bytes] = []
     sound_init = L1.__init__
 
-    def score(self: Shelf, queries: list[Normalised]) -> Run:
-        texts = [query.text for query in queries]
+    def timed(self: Batcher, batch: list[Ticket]) -> tuple[Run, float]:
+        texts = [ticket.query.text for ticket in batch]
         while kind == "gate" and not Path(argument).exists():
             time.sleep(0.02)  # on the lane's thread: this is the fault
         if kind == "poison" and any("poison" in text for text in texts):
@@ -39,7 +37,7 @@ def plant(fault: str) -> None:
             sys.exit()
         if kind == "fills":
             kept.extend(bytes(1_000_000) for _ in texts)
-        return sound_score(self, queries)
+        return sound_timed(self, batch)
 
     async def run(self: Batcher, lane: int, batch: list[Ticket]) -> float:
         if kind == "lane" and any("fatal" in ticket.query.text for ticket in batch):
@@ -53,7 +51,7 @@ def plant(fault: str) -> None:
 
     if kind == "filled":
         L1.__init__ = filled  # type: ignore[method-assign]
-    Shelf.score = score  # type: ignore[method-assign]
+    Batcher._timed = timed  # type: ignore[method-assign]
     Batcher._run = run  # type: ignore[method-assign]
 
 

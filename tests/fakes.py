@@ -10,11 +10,12 @@ from typing import Any
 from handler.batching import Batcher, Plan
 from handler.cache import L1
 from handler.gateway import Gateway
+from handler.log import Log
 from handler.model import Manifest, Run
+from handler.model_holder import ModelHolder
 from handler.policy import Scores
 from handler.query import Limits, Normalised
-from handler.shelf import Shelf
-from handler.telemetry import Log, Telemetry
+from handler.telemetry import Telemetry
 
 TASKS = ["summarization", "creative_writing"]
 LIMITS = Limits(head_tokens_max=64, tail_tokens_max=48, head_chars_max=768, tail_chars_max=576)
@@ -91,21 +92,23 @@ class House:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.lines = io.StringIO()
-        self.telemetry = Telemetry(Log(self.lines))
+        self.log = Log(self.lines)
+        self.telemetry = Telemetry()
         self.router = FakeRouter()
-        self.shelf = Shelf(Path("nowhere"), lambda: self.router, self.telemetry.log)  # type: ignore[arg-type, return-value]
+        self.model = ModelHolder(Path("nowhere"), lambda: self.router, self.log)  # type: ignore[arg-type, return-value]
         if loaded:
-            self.shelf.place(self.router)  # type: ignore[arg-type]
+            self.model.place(self.router)  # type: ignore[arg-type]
         self.batcher = Batcher(
             Plan(size_max=size_max, tokens_max=100_000, queue_max=queue_max, queue_tokens_max=1_000_000),
-            self.shelf.score,
             lanes=lanes,
             executor=VirtualExecutor(run_s),
             stall_s=10.0,
             telemetry=self.telemetry,
+            log=self.log,
+            now=loop.time,
         )
         self.gateway = Gateway(
-            shelf=self.shelf,
+            model=self.model,
             l1=L1(size_max=l1_size, ttl_s=l1_ttl_s, now=loop.time),
             batcher=self.batcher,
             telemetry=self.telemetry,

@@ -6,20 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.batching import Answered, Ticket
+from handler.batching import Ticket
 from handler.errors import DeadlineExceeded, Overloaded
 from handler.query import Normalised
+from handler.scored import Scored
 from tests import virtual
 from tests.fakes import FakeRouter, House
 
 
-def ticket(text: str, *, lasts_s: float = 60.0) -> Ticket:
+def ticket(house: House, text: str, *, lasts_s: float = 60.0) -> Ticket:
     deadline = asyncio.get_running_loop().time() + lasts_s
-    return Ticket(query=Normalised(text), tokens=10, deadline=deadline)
+    return Ticket(query=Normalised(text), scorer=house.router, tokens=10, deadline=deadline)
 
 
-def submit(house: House, text: str, **options: float) -> "asyncio.Future[Answered]":
-    return house.batcher.submit(ticket(text, **options))
+def submit(house: House, text: str, **options: float) -> "asyncio.Future[Scored]":
+    return house.batcher.submit(ticket(house, text, **options))
 
 
 def test_a_query_at_an_idle_gateway_waits_for_nothing() -> None:
@@ -78,9 +79,9 @@ def test_a_poisoned_query_fails_alone() -> None:
 
     before, poisoned, after = virtual.run(main())
 
-    assert isinstance(before, Answered)
+    assert isinstance(before, Scored)
     assert isinstance(poisoned, ValueError)
-    assert isinstance(after, Answered)
+    assert isinstance(after, Scored)
 
 
 def test_a_caller_who_leaves_the_queue_costs_no_model_run() -> None:
@@ -135,13 +136,12 @@ def test_a_full_queue_answers_at_once() -> None:
 def test_a_batcher_without_all_its_lanes_is_not_alive() -> None:
     async def main() -> None:
         async with House(lanes=2) as house:
-            now = asyncio.get_running_loop().time()
-            assert house.batcher.alive(now)
+            assert house.batcher.alive
 
             house._lanes[0].cancel()
             await asyncio.sleep(0)
 
-            assert not house.batcher.alive(now)
+            assert not house.batcher.alive
 
     virtual.run(main())
 
@@ -151,11 +151,11 @@ def test_a_lane_that_hangs_in_a_run_is_not_alive() -> None:
         async with House(run_s=60.0) as house:
             submit(house, "q")
             await asyncio.sleep(9.0)
-            assert house.batcher.alive(asyncio.get_running_loop().time())
+            assert house.batcher.alive
 
             await asyncio.sleep(2.0)
 
-            assert not house.batcher.alive(asyncio.get_running_loop().time())
+            assert not house.batcher.alive
 
     virtual.run(main())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from handler.follow import LOOK_S, RETRY_S, Followed, Follower, fingerprint
-from handler.telemetry import Log
+from handler.log import Log
 from tests import virtual
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.batching import Ticket
-from handler.errors import DeadlineExceeded, ModelNotReady, Overloaded
-from handler.gateway import Answer, CallerGone, Flight, Seat, shares
+from handler.errors import CallerGone, DeadlineExceeded, ModelNotReady, Overloaded
+from handler.gateway import Answer
 from handler.policy import decide
 from handler.query import normalise
+from handler.scored import shares
 from tests import virtual
 from tests.fakes import LIMITS, FakeRouter, House
 
@@ -208,7 +208,7 @@ def test_a_refused_query_begins_no_flight() -> None:
                 await house.gateway.classify("one too many", timeout_s=1.0)
 
             assert len(asyncio.all_tasks()) == tasks
-            assert len(house.gateway._flights) == 2
+            assert len(house.gateway.flights) == 2
             await asyncio.gather(*waiting, return_exceptions=True)
 
     virtual.run(main())
@@ -229,27 +229,10 @@ def test_a_poisoned_query_can_be_asked_again() -> None:
 def test_without_a_model_a_query_is_refused_with_the_reason() -> None:
     async def main() -> None:
         async with House(loaded=False) as house:
-            house.shelf.reason = "Model file not found: here"
+            house.model.reason = "Model file not found: here"
 
             with pytest.raises(ModelNotReady, match="Model file not found: here"):
                 await ask(house, "q")
-
-    virtual.run(main())
-
-
-def test_a_flight_that_was_replaced_ends_without_touching_its_successor() -> None:
-    async def main() -> None:
-        async with House() as house:
-            leaving = ask(house, "q")
-            await asyncio.sleep(0)
-            (name,) = house.gateway._flights
-            successor = house.gateway._flights[name] = Flight(
-                Ticket(query=normalise("q", LIMITS), tokens=4, deadline=60.0)
-            )
-
-            await leaving
-
-            assert house.gateway._flights == {name: successor}
 
     virtual.run(main())
 
@@ -260,7 +243,7 @@ def test_no_flight_is_left_behind() -> None:
             await asyncio.gather(*(ask(house, text) for text in ("a", "b", "poison")), return_exceptions=True)
             await asyncio.sleep(1.0)
 
-            assert house.gateway._flights == {}
+            assert len(house.gateway.flights) == 0
 
     virtual.run(main())
 
@@ -310,25 +293,3 @@ def expected(text: str) -> object:
 
     policy = Policy.of_routes(FakeRouter.manifest.tasks, FakeRouter.manifest.policy)
     return decide(FakeRouter.scores(normalise(text, LIMITS)), policy, 0.7)
-
-
-def test_a_deadlines_timer_that_is_a_tick_early_watches_nobody_twice() -> None:
-    watches = 0
-
-    async def caller_left() -> None:
-        nonlocal watches
-        watches += 1
-        await asyncio.Event().wait()
-
-    async def main() -> None:
-        ticket = Ticket(query=normalise("q", LIMITS), tokens=4, deadline=60.0)
-        seat = Seat(Flight(ticket), asyncio.get_running_loop().time() + 60.0, caller_left)
-        seat._look()
-        await asyncio.sleep(0)
-        seat._look()  # a millisecond clock may call it before the deadline that it was set for
-        with pytest.raises(DeadlineExceeded):
-            await seat.landed
-        seat.leave()
-
-    virtual.run(main())
-    assert watches == 1

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,47 +15,25 @@ ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handler"
 REQUIREMENTS = ROOT / "requirements"
 
-# The floors of the house, from the facts up to the story and out to the street. A module
-# imports from floors below its own, never from one above; on its own floor only what
-# `BESIDE` allows. `errors.py` may be read by all, `cli.py` by none.
-FLOORS: dict[str, tuple[str, ...]] = {
-    "facts": (
-        "errors",
-        "policy",
-        "policy_file",
-        "query",
-        "machine",
-        "breaker",
-        "entries",
-        "redis_url",
-        "keys",
-        "settings",
-    ),
-    "stages": ("cache", "telemetry", "model", "batching", "shelf", "l2", "redis_link", "follow"),
-    "story": ("gateway",),
-    "edge": ("wire", "headers", "health", "schema", "page", "app"),
-    "process": ("server", "upkeep", "cli", "__main__"),
-}
-# What a module takes from its own floor, and why it may.
-BESIDE: dict[tuple[str, str], str] = {
-    ("batching", "model"): "the type of a model run",
-    ("batching", "telemetry"): "the verbs that it calls",
-    ("shelf", "model"): "what it holds, and why it may not have it",
-    ("shelf", "telemetry"): "the log that it writes to",
-    ("follow", "telemetry"): "the log that it writes to",
-    ("l2", "telemetry"): "the verbs that it calls",
-    ("redis_link", "l2"): "what it must be, and how it fails",
-    ("redis_link", "telemetry"): "the kinds of failure that are counted",
-    ("health", "wire"): "the structs of its reports",
-    ("schema", "wire"): "the structs that it documents",
-    ("app", "wire"): "decode and encode",
-    ("app", "headers"): "decode and encode",
-    ("app", "health"): "the probes that it answers with",
-    ("app", "schema"): "the document that it serves",
-    ("cli", "server"): "serve is one of its commands",
-    ("cli", "upkeep"): "cache is one of its commands",
-    ("__main__", "cli"): "the same command by another name",
-}
+
+class Layer(NamedTuple):
+    """A row of the table of layers. Modules that are apart do not import one another."""
+
+    name: str
+    modules: tuple[str, ...]
+    apart: bool
+
+
+def read_layers(page: str) -> list[Layer]:
+    """The table of docs/architecture.md, lowest layer first."""
+    table = page.partition("## Layers")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([a-z]+)( \(apart\))? \| (`.*?`) \|", table, re.MULTILINE)
+    return [
+        Layer(name, tuple(re.findall(r"`(\w+)`", modules)), bool(apart)) for name, apart, modules in rows
+    ][::-1]
+
+
+LAYERS = read_layers((ROOT / "docs/architecture.md").read_text(encoding="utf-8"))
 # Stages and facts know nothing of HTTP; `wire` is read by whoever writes to the outside.
 ONLY_IN: dict[str, str] = {
     "litestar": "app",
@@ -85,14 +64,22 @@ ENTRY = re.compile(
     r"(?P<hashes>(?: --hash=sha256:[0-9a-f]{64})+)"
 )
 
-MODULES = sorted(path.stem for path in HANDLER.glob("*.py") if path.stem != "__init__")
+# A folder of modules counts as one: what is in it stands on one layer.
+MODULES = sorted(
+    {path.relative_to(HANDLER).parts[0].removesuffix(".py") for path in HANDLER.rglob("*.py")} - {"__init__"}
+)
+
+
+def sources(module: str) -> list[Path]:
+    file = HANDLER / f"{module}.py"
+    return [file] if file.is_file() else sorted((HANDLER / module).rglob("*.py"))
 
 
 @cache
 def imported(module: str) -> frozenset[str]:
     """Every module that a module of ours names in an import, wherever in its text."""
-    tree = ast.parse((HANDLER / f"{module}.py").read_text(encoding="utf-8"))
-    return frozenset(_names(tree))
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources(module)]
+    return frozenset(name for tree in trees for name in _names(tree))
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
@@ -107,47 +94,44 @@ def _names(tree: ast.AST) -> Iterator[str]:
 
 
 def of_the_house(module: str) -> set[str]:
-    return {name.split(".")[1] for name in imported(module) if name.startswith("handler.")} & set(MODULES)
+    return {name.split(".")[1] for name in imported(module) if name.startswith("handler.")} & set(MODULES) - {
+        module
+    }
 
 
 def libraries(module: str) -> set[str]:
     return {name.split(".")[0] for name in imported(module)} - {"handler"}
 
 
-def floor(module: str) -> int:
-    return next(i for i, modules in enumerate(FLOORS.values()) if module in modules)
+def layer(module: str) -> int:
+    return next(i for i, row in enumerate(LAYERS) if module in row.modules)
 
 
 # Imports
 
 
-def test_every_module_has_its_place_in_the_house() -> None:
-    placed = [module for modules in FLOORS.values() for module in modules]
+def test_every_module_has_its_place_in_the_table_of_layers() -> None:
+    placed = [module for row in LAYERS for module in row.modules]
 
     assert sorted(placed) == MODULES
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_import_points_up_towards_the_story(module: str) -> None:
-    above = {other for other in of_the_house(module) if floor(other) > floor(module)}
+def test_no_import_points_to_a_layer_above(module: str) -> None:
+    above = {other for other in of_the_house(module) if layer(other) > layer(module)}
 
     assert not above
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module not in FLOORS["facts"]])
-def test_a_module_takes_from_its_own_floor_only_what_is_allowed(module: str) -> None:
-    beside = {other for other in of_the_house(module) if floor(other) == floor(module)}
+@pytest.mark.parametrize("row", [row for row in LAYERS if row.apart], ids=lambda row: row.name)
+def test_modules_that_are_apart_do_not_import_one_another(row: Layer) -> None:
+    known = {module: of_the_house(module) & set(row.modules) for module in row.modules}
 
-    assert beside == {other for one, other in BESIDE if one == module}
-
-
-@pytest.mark.parametrize("module", FLOORS["facts"])
-def test_a_fact_imports_nothing_of_the_house_but_facts(module: str) -> None:
-    assert of_the_house(module) <= set(FLOORS["facts"])
+    assert not {module: others for module, others in known.items() if others}
 
 
-def test_the_story_imports_facts_and_stages_alone() -> None:
-    assert of_the_house("gateway") <= {*FLOORS["facts"], *FLOORS["stages"]}
+def test_the_story_knows_neither_http_nor_the_process() -> None:
+    assert {LAYERS[layer(other)].name for other in of_the_house("gateway")} <= {"facts", "tools", "stages"}
 
 
 def test_no_import_goes_round_in_a_circle() -> None:

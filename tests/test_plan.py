@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from handler.batching import Drain, Plan, Ticket
 from handler.errors import Overloaded
 from handler.query import Normalised
+from tests.fakes import FakeRouter
 
 FOREVER = 1e9
+MODEL = FakeRouter()
 
 
 def plan(**limits: float) -> Plan:
@@ -18,8 +20,17 @@ def plan(**limits: float) -> Plan:
     return Plan(**{**settings, **limits})  # type: ignore[arg-type]
 
 
-def ticket(name: str = "q", *, tokens: int = 10, deadline: float = FOREVER, wanted: bool = True) -> Ticket:
-    return Ticket(query=Normalised(name), tokens=tokens, deadline=deadline, wanted=wanted)
+def ticket(
+    name: str = "q",
+    *,
+    tokens: int = 10,
+    deadline: float = FOREVER,
+    wanted: bool = True,
+    scorer: FakeRouter | None = None,
+) -> Ticket:
+    return Ticket(
+        query=Normalised(name), scorer=scorer or MODEL, tokens=tokens, deadline=deadline, wanted=wanted
+    )
 
 
 def names(tickets: list[Ticket]) -> list[str]:
@@ -295,3 +306,14 @@ def test_every_query_leaves_exactly_once_within_the_bounds(
         assert 1 <= len(batch) <= size_max
         assert len(batch) == 1 or sum(t.tokens for t in batch) <= tokens_max
     assert queue.tokens == 0
+
+
+def test_a_batch_never_mixes_two_models() -> None:
+    old, new = FakeRouter(), FakeRouter()
+    queue = plan()
+    for name, scorer in (("a", old), ("b", old), ("c", new), ("d", old)):
+        queue.add(ticket(name, scorer=scorer), now=0.0)
+
+    batches = [names(queue.take(now=0.0)[0]) for _ in range(3)]
+
+    assert batches == [["a", "b"], ["c"], ["d"]]

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handler.model import Router, load
+from handler.model_holder import policy_of
 from handler.policy import decide
 from handler.query import estimate_tokens, key, normalise
-from handler.shelf import policy_of
 from lab.launch import MODEL, Served
 
 CORPUS = Path(__file__).parent / "corpus" / "texts.jsonl"

@@ -12,10 +12,11 @@ import pytest
 
 from handler.entries import PROBE, key
 from handler.l2 import KEYS_MAX, L2, WRITES_MAX, Link, LinkError
+from handler.log import Log
 from handler.policy import Scores
 from handler.redis_link import open_link
 from handler.redis_url import read
-from handler.telemetry import L2Failure, Log, Telemetry
+from handler.statistics import L2Failure, L2Reject, L2Statistics
 from tests import virtual
 from tests.l2.links import FakeLink
 from tests.l2.redis_servers import RedisServer
@@ -37,11 +38,11 @@ class Rig:
 
     def __init__(self, link: Link, *, timeout_s: float = BUDGET_S, ttl_s: float = 3600.0) -> None:
         self.log = io.StringIO()
-        log = Log(self.log)
-        self.metrics = Telemetry(log).with_l2()
-        self.l2 = L2(
-            link, address="redis://test", timeout_s=timeout_s, ttl_s=ttl_s, metrics=self.metrics, log=log
-        )
+        self.l2 = L2(link, address="redis://test", timeout_s=timeout_s, ttl_s=ttl_s, log=Log(self.log))
+
+    @property
+    def counts(self) -> L2Statistics:
+        return self.l2.statistics()
 
     def events(self) -> list[str]:
         return [json.loads(line)["event"] for line in self.log.getvalue().splitlines()]
@@ -146,15 +147,15 @@ async def test_a_caller_who_leaves_never_hands_its_answer_to_another(link: Link)
     assert wrong == 0
     assert left > 0
     assert stayed >= 600
-    assert rig.metrics.rejected_values()["corrupt"] == 0
+    assert rig.counts.rejected["corrupt"] == 0
 
 
 async def test_what_is_still_to_be_written_is_written_at_the_end(link: Link) -> None:
     async with running(link, timeout_s=5) as rig:
         rig.l2.put(name(1), SCORES)
 
-    assert rig.metrics.dropped_writes() == {"full": 0, "unavailable": 0, "failed": 0}
-    assert rig.metrics.mean_ms()["set"] is not None
+    assert rig.counts.dropped == {"full": 0, "unavailable": 0, "failed": 0}
+    assert rig.counts.mean_ms["set"] is not None
 
 
 # On the fake alone: failures and budgets, in virtual time.
@@ -265,7 +266,7 @@ def test_an_answer_that_waits_in_the_socket_when_time_is_up_is_no_late_answer() 
             link.hold = asyncio.Event()
             loop.call_at(loop.time() + BUDGET_S - 1e-10, link.hold.set)
             assert await rig.l2.get(name(0), 2) is not None
-            assert rig.metrics.errors()["timeout"] == 0
+            assert rig.counts.errors["timeout"] == 0
 
     virtually(story)
 
@@ -396,7 +397,7 @@ def test_every_write_that_does_not_happen_is_counted() -> None:
             for i in range(100):
                 rig.l2.put(name(i), SCORES)
                 await asyncio.sleep(0.02)
-            assert sum(rig.metrics.dropped_writes().values()) == 100
+            assert sum(rig.counts.dropped.values()) == 100
 
     virtually(story)
 
@@ -406,7 +407,7 @@ def test_a_full_buffer_drops_what_comes_and_counts_it() -> None:
         async with running(link) as rig:
             for i in range(WRITES_MAX + 5):
                 rig.l2.put(name(i), SCORES)
-            assert rig.metrics.dropped_writes()["full"] == 5
+            assert rig.counts.dropped["full"] == 5
 
     virtually(story)
 
@@ -424,14 +425,14 @@ def test_writes_of_a_moment_share_round_trips() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [(b"rubbish", "corrupt"), (b"", "corrupt"), (b"2 of tomorrow", "version")]
+    ("value", "reason"), [(b"rubbish", "corrupt"), (b"", "corrupt"), (b"3 of tomorrow", "version")]
 )
-def test_a_foreign_value_is_a_counted_miss(value: bytes, reason: str) -> None:
+def test_a_foreign_value_is_a_counted_miss(value: bytes, reason: L2Reject) -> None:
     async def story(link: FakeLink) -> None:
         async with running(link) as rig:
             link.entries[name(0)] = value
             assert await rig.l2.get(name(0), 2) is None
-            assert rig.metrics.rejected_values()[reason] == 1
+            assert rig.counts.rejected[reason] == 1
 
     virtually(story)
 
@@ -446,7 +447,7 @@ def test_a_value_that_is_no_bytes_is_a_counted_miss(value: object) -> None:
         async with running(link) as rig:
             link.entries[name(0)] = value  # type: ignore[assignment]
             assert await rig.l2.get(name(0), 2) is None
-            assert rig.metrics.rejected_values()["corrupt"] == 1
+            assert rig.counts.rejected["corrupt"] == 1
 
     virtually(story)
 
@@ -486,7 +487,7 @@ def test_a_bug_in_the_link_is_a_miss_and_not_the_end() -> None:
             link.bug = True
             assert await rig.l2.get(name(0), 2) is None
             await asyncio.sleep(5)
-            assert rig.metrics.errors()["other"] > 1
+            assert rig.counts.errors["other"] > 1
             assert rig.l2.trouble == "look-ups: RuntimeError"
 
     virtual.run(story())

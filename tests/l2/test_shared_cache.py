@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.errors import DeadlineExceeded, Overloaded
+from handler.log import Log
 from handler.model import Router, load
 from handler.policy import Policy, decide
 from handler.query import key, normalise
-from handler.server import Process
 from handler.settings import from_env
-from handler.telemetry import Log
+from handler.wiring import assemble
 from lab.launch import eventually, free_port
 from tests.l2.gateways import Client, GatewayProcess
 from tests.l2.redis_servers import RedisServer
@@ -31,11 +31,11 @@ class Inside:
     def __init__(self, model: Path, **values: str | int | float) -> None:
         environment = {name: str(value) for name, value in values.items()}
         environment = {"MODEL_PATH": str(model), "LANES": "1", "CACHE_L2_TIMEOUT_MS": "1000"} | environment
-        self.process = Process(from_env(environment), Log(io.StringIO()))
-        self.gateway = self.process.gateway
+        self.parts = assemble(from_env(environment), Log(io.StringIO()))
+        self.gateway = self.parts.gateway
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.process.telemetry.registry.get_sample_value(f"query_gateway_{name}", labels) or 0.0
+        return self.parts.telemetry.registry.get_sample_value(f"query_gateway_{name}", labels) or 0.0
 
     async def ask(self, text: str, timeout_s: float = 10.0) -> str:
         return (await self.gateway.classify(text, timeout_s=timeout_s)).cache
@@ -46,7 +46,7 @@ class Inside:
 
     @property
     def scored(self) -> int:
-        return self.process.batcher.answered
+        return self.parts.batcher.answered
 
     async def written(self) -> None:
         """Wait until what is put from now on is in Redis."""
@@ -71,11 +71,11 @@ async def before_long(true: Callable[[], bool]) -> None:
 async def gateway(model: Path, *, lanes: bool = True, **values: str | int | float) -> AsyncIterator[Inside]:
     """Run one; without `lanes` nothing ever leaves its queue."""
     inside = Inside(model, **values)
-    inside.process.shelf.place(load(model))
+    inside.parts.model.place(load(model))
     l2 = inside.gateway.l2
     tasks = [asyncio.create_task(l2.run())] if l2 else []
     if lanes:
-        tasks.append(asyncio.create_task(inside.process.batcher.run_lane()))
+        tasks.append(asyncio.create_task(inside.parts.batcher.run_lane()))
     try:
         await before_long(lambda: l2 is None or l2.healthy)
         yield inside
@@ -142,7 +142,7 @@ async def test_hits_are_served_while_misses_are_shed(model: Path, redis_url: str
         await asyncio.gather(other.ask("known"), other.written())
     async with gateway(model, lanes=False, REDIS_URL=redis_url, QUEUE_MAX=1, CACHE_L1_SIZE=0) as full:
         waiting = asyncio.create_task(full.ask("first in the queue", timeout_s=60))
-        await before_long(lambda: len(full.process.batcher.plan) == 1)
+        await before_long(lambda: len(full.parts.batcher.plan) == 1)
 
         with pytest.raises(Overloaded):
             await full.ask("unknown")

@@ -1,4 +1,4 @@
-"""`Shelf`: how a gateway without a model gets one. On virtual time."""
+"""`ModelHolder`: how a gateway without a model gets one. On virtual time."""
 
 import asyncio
 import io
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from handler.errors import ModelError, ModelNotReady
+from handler.log import Log
 from handler.model import Router
-from handler.shelf import RETRY_S, Shelf
-from handler.telemetry import Log
+from handler.model_holder import RETRY_S, ModelHolder
 from tests import virtual
 from tests.fakes import FakeRouter
 
@@ -41,44 +41,44 @@ def events(lines: io.StringIO) -> list[str]:
 
 def test_a_model_that_appears_is_taken_up() -> None:
     lines, folder = io.StringIO(), Folder(good_at=4)
-    shelf = Shelf(Path("models"), folder.load, Log(lines))
+    holder = ModelHolder(Path("models"), folder.load, Log(lines))
 
-    asyncio.run(shelf.fill(sleep=at_once))
+    asyncio.run(holder.fill(sleep=at_once))
 
-    assert shelf.loaded
-    assert shelf.router.version == "fake"
+    assert holder.loaded
+    assert holder.version == "fake"
     assert folder.looks == 4
 
 
 def test_one_lasting_reason_is_logged_once() -> None:
     lines, folder = io.StringIO(), Folder(good_at=10)
 
-    asyncio.run(Shelf(Path("models"), folder.load, Log(lines)).fill(sleep=at_once))
+    asyncio.run(ModelHolder(Path("models"), folder.load, Log(lines)).fill(sleep=at_once))
 
     assert events(lines) == ["model_not_ready", "model_loaded"]
 
 
 def test_until_then_the_reason_is_told() -> None:
-    shelf = Shelf(Path("models"), Folder(good_at=99).load, Log(io.StringIO()))
+    holder = ModelHolder(Path("models"), Folder(good_at=99).load, Log(io.StringIO()))
 
     async def main() -> None:
         first: Future[Router] = Future()
         first.set_exception(ModelError("Permission denied: models/quantized/model.onnx"))
-        filling = asyncio.create_task(shelf.fill(first))
+        filling = asyncio.create_task(holder.fill(first))
         await asyncio.sleep(RETRY_S / 2)
         filling.cancel()
 
     virtual.run(main())
 
     with pytest.raises(ModelNotReady, match="Permission denied"):
-        _ = shelf.router
+        _ = holder.serving
 
 
 def test_a_bug_in_loading_ends_the_process_rather_than_being_retried() -> None:
     def load() -> Router:
         raise ZeroDivisionError
 
-    shelf = Shelf(Path("models"), load, Log(io.StringIO()))
+    holder = ModelHolder(Path("models"), load, Log(io.StringIO()))
 
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(shelf.fill(sleep=at_once))
+        asyncio.run(holder.fill(sleep=at_once))

@@ -1,0 +1,83 @@
+"""What each stage tells of itself, as immutable structs.
+
+Made by the stages' `statistics()`; read by the metrics' gauges and by
+`/health/deep`, so that both always say the same.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+L2Operation = Literal["get", "set", "probe"]
+L2Failure = Literal[
+    "timeout", "connection", "auth", "readonly", "loading", "memory", "clients", "tls", "cluster", "other"
+]
+L2Drop = Literal["full", "unavailable", "failed"]
+L2Reject = Literal["corrupt", "version"]
+
+
+class BatcherStatistics(msgspec.Struct, frozen=True):
+    """The queue and the lanes.
+
+    running       every lane runs and none hangs in a model run
+    queue_depth   queries that wait for a lane
+    queue_tokens  estimated tokens that wait for a lane
+    fullness      how near the queue is to refusing: 1 is full
+    average_size  queries in a model run, on average since the start
+    """
+
+    running: bool
+    lanes: int
+    queue_depth: int
+    queue_tokens: int
+    fullness: float
+    size_max: int
+    average_size: float
+
+
+class L1Statistics(msgspec.Struct, frozen=True):
+    """Entries in the in-process cache, and how many it may hold; 0 is off."""
+
+    size: int
+    size_max: int
+
+
+class L2Statistics(msgspec.Struct, frozen=True):
+    """How the shared cache level fares since the start.
+
+    trouble     why it is not used, for people; None while all is well
+    size        keys in the Redis database, whoever's they are; None where unknown
+    open        which breakers are open: not asked for the moment
+    errors, rejected, dropped   counts by kind or reason
+    mean_ms     milliseconds of an average round trip, by operation; None where there was none
+    """
+
+    address: str
+    trouble: str | None
+    size: int | None
+    open: Mapping[str, bool]
+    errors: Mapping[L2Failure, int]
+    rejected: Mapping[L2Reject, int]
+    dropped: Mapping[L2Drop, int]
+    mean_ms: Mapping[L2Operation, float | None]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether look-ups and writes both work."""
+        return self.trouble is None
+
+
+class ModelStatistics(msgspec.Struct, frozen=True):
+    """The model in service.
+
+    version, tasks, training_mix   empty while there is none
+    reason                         why there is none
+    """
+
+    loaded: bool
+    path: str
+    version: str = ""
+    tasks: tuple[str, ...] = ()
+    training_mix: Mapping[str, float] = {}
+    reason: str | None = None

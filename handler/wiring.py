@@ -1,0 +1,142 @@
+"""How a gateway is put together: one function, which returns the parts.
+
+`assemble` reads the settings and gives every stage what it needs. What the parts
+do, and when they start and end, is elsewhere: `server.py`.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from handler.batching import Batcher, Plan
+from handler.cache import L1
+from handler.gateway import Gateway
+from handler.health import Health
+from handler.keys import Keyring
+from handler.l2 import L2
+from handler.log import Log
+from handler.machine import usable_cpus
+from handler.model_holder import ModelHolder
+from handler.settings import Settings, SettingsError
+from handler.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from handler.model import Router
+
+# No model run takes this long: a lane that does hangs, and the process is not alive.
+STALL_S = 10.0
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """Everything that one gateway process holds, wired.
+
+    callers    whose keys open `/v1/*`; None: no key is asked for
+    operators  whose keys open the metrics and the deep report
+    """
+
+    settings: Settings
+    log: Log
+    telemetry: Telemetry
+    model: ModelHolder
+    batcher: Batcher
+    gateway: Gateway
+    health: Health
+    callers: Keyring | None
+    operators: Keyring | None
+
+
+def assemble(settings: Settings, log: Log) -> Parts:
+    """Put a gateway together; nothing runs yet. Raises `SettingsError` when settings do not fit together."""
+    telemetry = Telemetry()
+    model = ModelHolder(
+        settings.model_folder,
+        lambda: load_router(settings),
+        log,
+        fast_tasks=settings.fast_tasks,
+        placed=lambda serving: telemetry.expect_answers(("0", "1"), serving.policy.tasks),
+    )
+    lanes = settings.lanes or usable_cpus()
+    batcher = Batcher(
+        Plan(
+            size_max=settings.batch_max_size,
+            tokens_max=settings.batch_max_tokens,
+            queue_max=settings.queue_max,
+            queue_tokens_max=settings.queue_max_tokens,
+            gather_s=settings.batch_max_wait_ms / 1000 if settings.batch_gather else 0.0,
+            wait_max_s=settings.queue_max_wait_ms / 1000,
+        ),
+        lanes=lanes,
+        executor=ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="lane"),
+        stall_s=STALL_S,
+        telemetry=telemetry,
+        log=log,
+    )
+    gateway = Gateway(
+        model=model,
+        l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
+        batcher=batcher,
+        telemetry=telemetry,
+        threshold=settings.confidence_threshold,
+        l2=open_l2(settings, telemetry, log) if settings.redis_url else None,
+    )
+    telemetry.watch_batcher(batcher.statistics)
+    telemetry.watch_l1(gateway.l1.statistics)
+    telemetry.watch_model(model.statistics)
+    return Parts(
+        settings=settings,
+        log=log,
+        telemetry=telemetry,
+        model=model,
+        batcher=batcher,
+        gateway=gateway,
+        health=Health(gateway, settings),
+        callers=open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file),
+        operators=open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file),
+    )
+
+
+def load_router(settings: Settings) -> "Router":
+    """Open the model that the settings name. Blocks; raises `ModelError`."""
+    from handler.model import load
+
+    return load(settings.model_folder)
+
+
+def open_keyring(name: str, given: str, file: str) -> Keyring | None:
+    """The keys of a pair of settings; None when neither is set. Raises `SettingsError`."""
+    if not given and not file:
+        return None
+    try:
+        return Keyring(given, file)
+    except OSError as exc:
+        raise SettingsError(f"{name}_FILE: {file} cannot be read ({exc.strerror})") from None
+    except ValueError as exc:
+        raise SettingsError(f"{name}_FILE: {file}: {exc}") from None
+
+
+def open_l2(settings: Settings, telemetry: Telemetry, log: Log) -> L2:
+    """Prepare the shared cache level. Raises `SettingsError`; that Redis is away is no error."""
+    from handler import redis_link, redis_url  # tens of milliseconds that only Redis is worth
+
+    endpoint = redis_url.read(settings.redis_url)
+    try:
+        link = redis_link.open_link(
+            endpoint,
+            ca_file=settings.redis_ca_file,
+            cert_file=settings.redis_cert_file,
+            key_file=settings.redis_key_file,
+        )
+    except ValueError as exc:
+        raise SettingsError(f"REDIS_URL, REDIS_*_FILE: Redis cannot be reached so: {exc}") from None
+    l2 = L2(
+        link,
+        address=endpoint.shown,
+        timeout_s=settings.cache_l2_timeout_ms / 1000,
+        ttl_s=settings.cache_l2_ttl_sec,
+        log=log,
+        operation=telemetry.l2_operation,
+    )
+    telemetry.watch_l2(l2.statistics)
+    return l2
