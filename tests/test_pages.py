@@ -12,9 +12,9 @@ from handler.errors import ERRORS
 from handler.settings import names
 from handler.statistics import BatcherStatistics, L1Statistics, L2Statistics, ModelStatistics
 from handler.telemetry import Telemetry
+from lab.launch import ROOT
 from lab.ops import runbook
 from lab.ops.commands import REFERENCE
-from lab.ops.stack import ROOT
 
 # Prometheus puts before it what its external label says.
 RUNBOOK = "{{ $externalLabels.runbooks }}docs/runbook.md#"

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, islice, repeat
 
 from lab.bench.figures import Figure, Measured, at_most
-from lab.bench.processes import Process, closed, gateway, known, pinned_apart
 from lab.drive import Driver, percentile, poisson, request, requests, texts
+from lab.launch import Served, apart
+from lab.measure import closed, known
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 HIT_SHARE = 0.3
@@ -30,10 +31,10 @@ def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
     """P50, P99 and P99.9 at shares of each mix's own capacity; the server on one CPU, the driver on the other."""
     figures: list[Figure] = []
     numbers: dict[str, list[dict[str, float]]] = {}
-    with pinned_apart() as cpu:
+    with apart() as cpus:
         for mix, asked in MIXES.items():
             numbers[mix] = []
-            with gateway(cpu, CACHE_L1_SIZE="100000") as server:
+            with Served({"CACHE_L1_SIZE": "100000"}, cpus=cpus.gateway[:1]) as server:
                 closed_per_s, per_s = _capacity(server, mix, asked, PROBE_SHARE * seconds)
                 figures.append(
                     Figure(
@@ -81,7 +82,7 @@ MIXES: dict[str, Callable[[int], Iterator[bytes]]] = {
 
 
 def _capacity(
-    server: Process, mix: str, asked: Callable[[int], Iterator[bytes]], probe_s: float
+    server: Served, mix: str, asked: Callable[[int], Iterator[bytes]], probe_s: float
 ) -> tuple[float, float]:
     """The rate of a closed loop, and the most open arrivals a second that are answered within the objective.
 
@@ -93,7 +94,7 @@ def _capacity(
     if asked is _some_known:
         closed(server, (request(text) for text in islice(texts(0), 200)), connections=1, seconds=0.15)
     closed(server, warm, connections=CONNECTIONS, seconds=1.0)
-    closed_per_s, _, _ = closed(server, warm, connections=CONNECTIONS, seconds=2.0)
+    closed_per_s = closed(server, warm, connections=CONNECTIONS, seconds=2.0).per_s
     objective_s = OBJECTIVE_S.get(mix, OBJECTIVE_OF_ALL_S)
     per_s = closed_per_s
     for step in range(STEPS_MAX):
@@ -109,7 +110,7 @@ def _capacity(
 
 
 def _at(
-    server: Process, asked: Iterator[bytes], level: float, per_s: float, seconds: float
+    server: Served, asked: Iterator[bytes], level: float, per_s: float, seconds: float
 ) -> dict[str, float]:
     runs, run_of = (f"query_gateway_inference_batch_size_{part}" for part in ("count", "sum"))
     before = server.metric(runs), server.metric(run_of)

@@ -1,19 +1,16 @@
 """From the start of a process to its first correct answer, against what no such process can do without."""
 
 import contextlib
-import os
-import signal
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
 from lab.bench.figures import Figure, Measured, at_most, spread
-from lab.bench.processes import yardstick
+from lab.bench.processes import measured
 from lab.drive import request
-from lab.launch import MODEL, ROOT, free_port
+from lab.launch import INSTALLED, ROOT, Served
 
 SERVING = ROOT / ".venv" / "bin"
 ASKED = request("summarize the minutes of the old harbour meeting for the new team")
@@ -22,7 +19,7 @@ ASKED = request("summarize the minutes of the old harbour meeting for the new te
 def measure(rounds: int) -> Measured:
     starts: dict[str, Sequence[str]] = {"query-gateway serve": [sys.executable, "-m", "handler", "serve"]}
     if (SERVING / "query-gateway").is_file():
-        starts["query-gateway serve"] = [str(SERVING / "query-gateway"), "serve"]
+        starts["query-gateway serve"] = INSTALLED
     if (SERVING / "just").is_file():
         starts["a second just serve"] = [str(SERVING / "just"), "serve"]
     times: dict[str, list[float]] = {name: [] for name in [*starts, "floor"]}
@@ -50,19 +47,13 @@ def _ms(seconds: Sequence[float]) -> str:
 
 
 def _first_answer_s(command: Sequence[str]) -> float:
-    port = free_port()
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**kept, "PORT": str(port), "MODEL_PATH": str(MODEL), "DRAIN_LINGER_MS": "0"},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
+    with Served({"DRAIN_LINGER_MS": "0"}, command=command, wait_for=None, patient=False) as served:
         while time.perf_counter() - started < 30:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", served.port)) as connection,
+            ):
                 connection.sendall(ASKED)
                 answer = connection.recv(65536)
                 # 503 while the model is not there: what a platform's probe would wait through.
@@ -70,16 +61,9 @@ def _first_answer_s(command: Sequence[str]) -> float:
                     return time.perf_counter() - started
             time.sleep(0.002)
         raise SystemExit(f"bench: {' '.join(command)} did not answer within 30 s")
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _floor_s() -> float:
+    """From the start of the yardstick to its answer, which it gives before it ends."""
     started = time.perf_counter()
-    process = yardstick("floor")
-    assert process.stdout is not None
-    process.stdout.readline()
-    took = time.perf_counter() - started
-    process.communicate()
-    return took
+    return float(measured("floor")) - started

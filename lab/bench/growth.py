@@ -5,9 +5,10 @@ import random
 from collections.abc import Iterator, Sequence
 
 from lab.bench.figures import Figure, Measured, at_most
-from lab.bench.processes import Process, bare, closed, gateway, known, pinned_apart
-from lab.chaos.bench import cpus, open_files_max
+from lab.bench.processes import yardstick
 from lab.drive import request, requests, texts
+from lab.launch import Served, Server, apart, open_files_max
+from lab.measure import closed, known
 
 CONCURRENCY = (1, 4, 16, 64, 256, 1024)
 WORDS = (5, 20, 80, 320, 1000, 2000)
@@ -17,22 +18,27 @@ KNOWN = 500  # of the L1's entries, how many are asked
 
 def measure(seconds: float) -> Measured:
     open_files_max()
-    with pinned_apart() as cpu:
-        with gateway(cpu, REQUEST_TIMEOUT_MS="20000") as server, bare("litestar", cpu) as litestar:
+    with apart() as cpus:
+        one_cpu = cpus.gateway[:1]
+        with (
+            Served({"REQUEST_TIMEOUT_MS": "20000"}, cpus=one_cpu) as server,
+            yardstick("litestar", one_cpu) as litestar,
+        ):
             hits = [_us(server, known(), seconds, connections=many) for many in CONCURRENCY]
             bases = [_us(litestar, known(), seconds, connections=many) for many in CONCURRENCY]
             misses = [_us(server, requests(many), seconds, connections=many) for many in CONCURRENCY]
             words = [_us(server, _of_words(many), seconds, connections=8) for many in WORDS]
         filled = []
         for entries in ENTRIES:
-            with gateway(cpu, fault=f"filled:{entries - KNOWN}", CACHE_L1_SIZE=str(entries)) as server:
-                closed(server, itertools.cycle(_known()), connections=32, seconds=2.0)
+            size = {"CACHE_L1_SIZE": str(entries)}
+            with Served(size, fault=f"filled:{entries - KNOWN}", cpus=one_cpu) as server:
+                closed(server, itertools.cycle(_known()), seconds=2.0)
                 filled.append(_us(server, _some_known(), seconds, connections=32))
-        with gateway(cpu, LANES="1") as server:
-            one = closed(server, requests(7), connections=64, seconds=3 * seconds)[0]
-    with gateway() as server:
+        with Served({"LANES": "1"}, cpus=one_cpu) as server:
+            one = closed(server, requests(7), connections=64, seconds=3 * seconds).per_s
+    with Served() as server:
         closed(server, requests(8), connections=64, seconds=1.0)
-        two = closed(server, requests(9), connections=64, seconds=3 * seconds)[0]
+        two = closed(server, requests(9), connections=64, seconds=3 * seconds).per_s
     shares = [hit / base for hit, base in zip(hits, bases, strict=True)]
     figures = [
         _flat("CPU of a hit, {} at a time", CONCURRENCY, hits),
@@ -41,7 +47,7 @@ def measure(seconds: float) -> Measured:
         Figure(f"CPU of a miss, {CONCURRENCY[0]} to {CONCURRENCY[-1]} at a time", _series(CONCURRENCY, misses)),
         Figure("CPU of a miss by its words, 8 at a time", _series(WORDS, words)),
         _flat("CPU of a hit with {} entries in L1", ENTRIES, filled),
-        Figure(f"misses a second, one CPU of its own against all {len(cpus().gateway) + 1} with the driver",
+        Figure(f"misses a second, one CPU of its own against all {len({*cpus.gateway, *cpus.driver})} with the driver",
                f"{one:.0f} and {two:.0f}"),
     ]  # fmt: skip
     return Measured(
@@ -54,8 +60,8 @@ def measure(seconds: float) -> Measured:
     )  # fmt: skip
 
 
-def _us(server: Process, asked: Iterator[bytes], seconds: float, *, connections: int) -> float:
-    return closed(server, asked, connections=connections, seconds=seconds)[1]
+def _us(server: Server, asked: Iterator[bytes], seconds: float, *, connections: int) -> float:
+    return closed(server, asked, connections=connections, seconds=seconds).cpu_us
 
 
 def _of_words(count: int) -> Iterator[bytes]:

@@ -4,28 +4,29 @@ import contextlib
 import statistics
 
 from lab.bench.figures import Figure, Measured, at_most, spread
-from lab.bench.processes import bare, closed, gateway, known, pinned_apart
-
-CONNECTIONS = 32
+from lab.bench.processes import yardstick
+from lab.launch import Served, apart
+from lab.measure import closed, known
 
 
 def measure(rounds: int, seconds: float) -> Measured:
     """CPU a request on one CPU, the driver on the other; the three servers in turns."""
-    with pinned_apart() as cpu, contextlib.ExitStack() as stack:
+    with apart() as cpus, contextlib.ExitStack() as stack:
+        one = cpus.gateway[:1]
         servers = {
-            "gateway": stack.enter_context(gateway(cpu)),
-            "litestar": stack.enter_context(bare("litestar", cpu)),
-            "granian": stack.enter_context(bare("granian", cpu)),
+            "gateway": stack.enter_context(Served(cpus=one)),
+            "litestar": stack.enter_context(yardstick("litestar", one)),
+            "granian": stack.enter_context(yardstick("granian", one)),
         }
         cost: dict[str, list[float]] = {name: [] for name in servers}
         rate: dict[str, list[float]] = {name: [] for name in servers}
         for server in servers.values():
-            closed(server, known(), connections=CONNECTIONS, seconds=0.5)  # warm
+            closed(server, known(), seconds=0.5)  # warm
         for _ in range(rounds):
             for name, server in servers.items():
-                per_s, cpu_us, _ = closed(server, known(), connections=CONNECTIONS, seconds=seconds)
-                cost[name].append(cpu_us)
-                rate[name].append(per_s)
+                found = closed(server, known(), seconds=seconds)
+                cost[name].append(found.cpu_us)
+                rate[name].append(found.per_s)
     ratios = [ours / theirs for ours, theirs in zip(cost["gateway"], cost["litestar"], strict=True)]
     rates = [ours / theirs for ours, theirs in zip(rate["gateway"], rate["litestar"], strict=True)]
     ratio = statistics.median(ratios)

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from lab.bench.figures import Figure, Measured, at_most
-from lab.bench.processes import closed, gateway, known
 from lab.drive import requests
-from lab.launch import MODEL, ROOT
+from lab.launch import MODEL, ROOT, Served
+from lab.measure import closed, known
 
 ENTRIES = 100_000
 IMAGE = "query-gateway:latest"
@@ -27,7 +27,7 @@ print(psutil.Process().memory_info().rss - before)
 
 
 def measure(seconds: float) -> Measured:
-    with gateway() as server:
+    with Served() as server:
         rest = server.memory_mb
         closed(server, requests(1), connections=64, seconds=seconds)
         closed(server, known(), connections=64, seconds=seconds)

@@ -1,6 +1,7 @@
 """What a query costs that the model must answer, against the model alone, and what a lone one waits for."""
 
 import contextlib
+import json
 import re
 import socket
 import statistics
@@ -11,9 +12,10 @@ from pathlib import Path
 
 from lab.bench import reference
 from lab.bench.figures import Figure, Measured, at_least, at_most, spread
-from lab.bench.processes import alone, bare, closed, gateway
+from lab.bench.processes import measured, yardstick
 from lab.drive import percentile, requests
-from lab.launch import MODEL
+from lab.launch import MODEL, Served
+from lab.measure import closed
 
 CONNECTIONS = 128
 # The best of five public servers of this kind, on a three-layer INT8 model and two CPUs like these
@@ -51,20 +53,20 @@ def _on(
     seeds = count(1)
     cost, rate, plain_cost, plain_rate, model_us, model_per_s = ([] for _ in range(6))
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(gateway(model=model))
-        plain = stack.enter_context(bare("plain", model=model))
+        ours = stack.enter_context(Served({"MODEL_PATH": str(model)}))
+        plain = stack.enter_context(yardstick("plain", model=model))
         for server in (ours, plain):
             closed(server, requests(next(seeds)), connections=CONNECTIONS, seconds=1.0)  # warm
         for _ in range(rounds):
-            per_s, cpu_us, _ = closed(ours, requests(next(seeds)), connections=CONNECTIONS, seconds=seconds)
-            cost.append(cpu_us)
-            rate.append(per_s)
-            bare_model = alone(seconds, model=model)
+            found = closed(ours, requests(next(seeds)), connections=CONNECTIONS, seconds=seconds)
+            cost.append(found.cpu_us)
+            rate.append(found.per_s)
+            bare_model = json.loads(measured("alone", str(seconds), model=model))
             model_us.append(bare_model["cpu_us"])
             model_per_s.append(bare_model["per_s"])
-            per_s, cpu_us, _ = closed(plain, requests(next(seeds)), connections=CONNECTIONS, seconds=seconds)
-            plain_cost.append(cpu_us)
-            plain_rate.append(per_s)
+            found = closed(plain, requests(next(seeds)), connections=CONNECTIONS, seconds=seconds)
+            plain_cost.append(found.cpu_us)
+            plain_rate.append(found.per_s)
     limits = [alone_us + 1.6 * litestar_us for alone_us in model_us]
     ratios = [ours_us / limit for ours_us, limit in zip(cost, limits, strict=True)]
     label = f"{name} model"
@@ -93,7 +95,7 @@ def _on(
 def _lone() -> tuple[list[float], list[float]]:
     """Queries one at a time at an idle gateway: milliseconds outside the model, and in all; sorted."""
     outside, whole = [], []
-    with gateway() as ours, socket.create_connection(("127.0.0.1", ours.port)) as connection:
+    with Served() as ours, socket.create_connection(("127.0.0.1", ours.port)) as connection:
         for asked, _ in zip(requests(99), range(LONE + 50), strict=False):
             time.sleep(0.003)
             sent = time.perf_counter()

@@ -144,7 +144,7 @@ def floor() -> None:
     )
     ids = np.array([Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a real query").ids])
     session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-    print("answered", flush=True)
+    print(time.perf_counter(), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from lab.chaos import connections, deaths, findings, overload, restarts, small, soak
 from lab.chaos.findings import Finding, Skipped
+from lab.launch import open_files_max
 
 Scenario = Callable[[argparse.Namespace], list[Finding]]
 SCENARIOS: dict[str, Scenario] = {
@@ -41,6 +42,7 @@ def main() -> int:
     if unknown := set(names) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
     command = " ".join(["just chaos", *sys.argv[1:]])
+    open_files_max()
     broken = 0
     for name in names:
         on, began = findings.machine(), time.monotonic()

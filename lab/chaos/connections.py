@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from lab.chaos import bench
 from lab.chaos.findings import Finding
 from lab.drive import Outcome, request
 from lab.flood import flood
+from lab.launch import Served
 
 IDLE = 2000
 NUISANCES = 200
@@ -23,12 +23,12 @@ Nuisance = Callable[[int], AbstractAsyncContextManager[None]]
 
 def connections() -> list[Finding]:
     """A bystander asks 100 new queries a second, alone and beside each kind of nuisance."""
-    with bench.gateway(alone=False) as watched:
-        bench.run(_bystander(watched.port, _alone, "warm"))
-        alone = bench.run(_bystander(watched.port, _alone, "alone"))
+    with Served(patient=False) as served:
+        asyncio.run(_bystander(served.port, _alone, "warm"))
+        alone = asyncio.run(_bystander(served.port, _alone, "alone"))
         findings = [Finding("nobody else", f"P99 {alone.answered_ms(0.99):.1f} ms")]
         for name, nuisance in NUISANCE.items():
-            seen = bench.run(_bystander(watched.port, nuisance, name))
+            seen = asyncio.run(_bystander(served.port, nuisance, name))
             unhurt = set(seen.codes) == {200} and not seen.lost and seen.answered_ms(0.99) < SLO_MS
             findings.append(
                 Finding(
@@ -39,7 +39,9 @@ def connections() -> list[Finding]:
                 )
             )
         findings.append(
-            Finding("memory and open files afterwards", f"{watched.memory_mb:.0f} MB, {watched.files}")
+            Finding(
+                "memory and open files afterwards", f"{served.memory_mb:.0f} MB, {served.usage.num_fds()}"
+            )
         )
     return findings
 

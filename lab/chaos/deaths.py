@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 
-from lab.chaos import bench
 from lab.chaos.findings import Finding
 from lab.launch import Served, eventually
 
@@ -26,8 +25,7 @@ def deaths() -> list[Finding]:
 
 
 def _lane_dies(fault: str, what: str) -> Finding:
-    with bench.gateway(fault=fault, alone=False) as watched:
-        served = watched.served
+    with Served(fault=fault, patient=False) as served:
         began = time.monotonic()
         with contextlib.suppress(httpx.TransportError):
             served.ask("fatal")
@@ -41,8 +39,7 @@ def _lane_dies(fault: str, what: str) -> Finding:
 def _killed() -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         fault = f"gate:{Path(folder) / 'gate'}"
-        with bench.gateway({"REQUEST_TIMEOUT_MS": "60000"}, fault=fault, alone=False) as watched:
-            served = watched.served
+        with Served({"REQUEST_TIMEOUT_MS": "60000"}, fault=fault, patient=False) as served:
             ended_at: list[float] = []
 
             def wait() -> None:
@@ -59,8 +56,8 @@ def _killed() -> Finding:
             for caller in waiting:
                 caller.join(timeout=20)
             slowest_ms = (max(ended_at) - began) * 1000
-            with bench.gateway({"PORT": str(served.port)}, alone=False) as follower:
-                answered = follower.served.ask("is anybody there?").status_code == 200
+            with Served({"PORT": str(served.port)}, patient=False) as follower:
+                answered = follower.ask("is anybody there?").status_code == 200
             back_s = time.monotonic() - began
     seen = f"50 waiting callers know within {slowest_ms:.0f} ms; the next one answers after {back_s:.1f} s"
     return Finding("kill -9", seen, "nobody waits for nothing", len(ended_at) == 50 and answered)
@@ -69,8 +66,7 @@ def _killed() -> Finding:
 def _hangs() -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         fault = f"gate:{Path(folder) / 'gate'}"
-        with bench.gateway(fault=fault, alone=False) as watched:
-            served = watched.served
+        with Served(fault=fault, patient=False) as served:
             asked = time.monotonic()
             code = served.ask("hangs in the model").status_code
             answered_s = time.monotonic() - asked
@@ -83,8 +79,7 @@ def _hangs() -> Finding:
 def _cannot_drain() -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         fault = f"gate:{Path(folder) / 'gate'}"
-        with bench.gateway({"REQUEST_TIMEOUT_MS": "60000"}, fault=fault, alone=False) as watched:
-            served = watched.served
+        with Served({"REQUEST_TIMEOUT_MS": "60000"}, fault=fault, patient=False) as served:
             caller = threading.Thread(target=_ask_and_be_let_down, args=(served,))
             caller.start()
             eventually(lambda: served.metric("query_gateway_active_requests") == 1, "one query hangs")
@@ -104,10 +99,10 @@ def _ask_and_be_let_down(served: Served) -> None:
 
 
 def _poisoned() -> Finding:
-    with bench.gateway({"LANES": "1"}, fault="poison", alone=False) as watched:
+    with Served({"LANES": "1"}, fault="poison", patient=False) as served:
         texts = [f"neighbour {i}" for i in range(31)] + ["poison"]
         with ThreadPoolExecutor(len(texts)) as callers:
-            codes = [answer.status_code for answer in callers.map(watched.served.ask, texts)]
+            codes = [answer.status_code for answer in callers.map(served.ask, texts)]
     seen = f"the bad one {codes[-1]}, its neighbours {set(codes[:-1])}"
     return Finding(
         "a poisoned batch of 32", seen, "500 for the one, 200 for all others", codes == [200] * 31 + [500]

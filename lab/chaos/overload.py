@@ -4,15 +4,14 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.chaos import bench
-from lab.chaos.bench import Watched
 from lab.chaos.findings import Finding
 from lab.drive import Driver, percentile, poisson, requests
-from lab.launch import eventually
+from lab.launch import Served, apart, eventually
+from lab.measure import Rate, capacity, closed, known, median
 
 SLO_MS = 100.0
 
@@ -20,8 +19,8 @@ SLO_MS = 100.0
 def refusal() -> list[Finding]:
     """What a refusal costs the gateway, against a hit and an answer from the model."""
     hit, refused = _costs()
-    with bench.gateway({"QUEUE_MAX_WAIT_MS": "0"}) as watched:
-        answered = bench.capacity(watched)
+    with apart() as cpus, Served(cpus=cpus.gateway[:1]) as served:
+        answered = capacity(served)
     return [
         Finding("CPU of a query that the model answers", f"{answered.cpu_us:.0f} µs"),
         Finding("CPU of a hit in the in-process cache", f"{hit.cpu_us:.0f} µs"),
@@ -40,23 +39,23 @@ def overload(seconds: float) -> list[Finding]:
 def _flooded(times: float, seconds: float) -> list[Finding]:
     # Both CPUs for both, as `just capacity` has it.
     with (
-        bench.gateway({"QUEUE_MAX_WAIT_MS": "0"}, alone=False) as unhurried,
-        bench.gateway(alone=False) as watched,
+        Served() as unhurried,
+        Served(patient=False) as served,
     ):
-        before = bench.capacity(unhurried, seed=1)
+        before = capacity(unhurried, seed=1)
         per_s = times * before.per_s
         refusal_us = _refusal_us(per_s)
-        with Driver(watched.port) as driver:
+        with Driver(served.port) as driver:
             driver.open(requests(1), poisson(per_s / 3, seed=1), seconds=2.0)  # warm
-            with watched.sampled_memory() as memory_mb:
+            with served.sampled_memory() as memory_mb:
                 seen = driver.open(requests(2), poisson(per_s, seed=2), seconds=seconds)
-        recovered_s = seen.drained_s + _ordinary_again_s(watched)
-        after = bench.capacity(unhurried, seed=2)
+        recovered_s = seen.drained_s + _ordinary_again_s(served)
+        after = capacity(unhurried, seed=2)
     third = max(1, len(memory_mb) // 3)  # the first one fills the in-process cache
     grown = statistics.mean(memory_mb[-third:]) / statistics.mean(memory_mb[third : 2 * third]) - 1
-    capacity = (before.per_s + after.per_s) / 2
+    per_s_alone = (before.per_s + after.per_s) / 2
     answer_us = (before.cpu_us + before.driver_us + after.cpu_us + after.driver_us) / 2
-    possible = capacity
+    possible = per_s_alone
     name = f"{times:g} × capacity"
     findings = [
         Finding(
@@ -67,11 +66,11 @@ def _flooded(times: float, seconds: float) -> list[Finding]:
     if times > 2:
         # g answers and (offered - g) refusals share the CPU time that `capacity` answers take; what the
         # driver spends on each is in it, since it has no CPU of its own.
-        possible = capacity * (answer_us - times * refusal_us) / (answer_us - refusal_us)
+        possible = per_s_alone * (answer_us - times * refusal_us) / (answer_us - refusal_us)
         findings.append(
             Finding(
                 f"{name}: what refusals leave",
-                f"{capacity:.0f} × ({answer_us:.0f} − {times:g} × {refusal_us:.0f}) / "
+                f"{per_s_alone:.0f} × ({answer_us:.0f} − {times:g} × {refusal_us:.0f}) / "
                 f"({answer_us:.0f} − {refusal_us:.0f}) = {possible:.0f} queries/s",
             )
         )
@@ -103,14 +102,14 @@ def _flooded(times: float, seconds: float) -> list[Finding]:
     ]
 
 
-def _ordinary_again_s(watched: Watched) -> float:
+def _ordinary_again_s(served: Served) -> float:
     """How long until ten new queries in a row are answered within the objective."""
     began = time.monotonic()
     in_a_row, count = 0, 0
     while in_a_row < 10:
         asked = time.monotonic()
         count += 1
-        answer = watched.served.ask(f"is service ordinary again, {count}?")
+        answer = served.ask(f"is service ordinary again, {count}?")
         fine = answer.status_code == 200 and time.monotonic() - asked < SLO_MS / 1000
         in_a_row = in_a_row + 1 if fine else 0
         if not fine:
@@ -120,48 +119,46 @@ def _ordinary_again_s(watched: Watched) -> float:
     return first_fine - began
 
 
-def _costs() -> tuple[bench.Rate, bench.Rate]:
+def _costs() -> tuple[Rate, Rate]:
     """A hit and a refusal, in turns from one gateway: what it costs, not what its neighbours do."""
-    with _full() as watched:
+    with _full() as served:
         rounds = [
             (
-                bench.repeated(watched, "known", code=200, seconds=1.5),
-                bench.repeated(watched, "one too many", code=429, seconds=1.5),
+                closed(served, known("known"), seconds=1.5),
+                closed(served, known("one too many"), code=429, seconds=1.5),
             )
             for _ in range(5)
         ]
-    hits, refusals = zip(*rounds, strict=True)
-    return _median(hits), _median(refusals)
+    hits, refusals = (list(rates) for rates in zip(*rounds, strict=True))
+    return median(hits), median(refusals)
 
 
 def _refusal_us(per_s: float) -> float:
     """What a refusal costs gateway and driver when refusals come as a flood does, each by itself."""
-    with _full() as watched:
-        began = watched.cpu_s + time.process_time()
-        with Driver(watched.port) as driver:
+    with _full() as served:
+        began = served.cpu_s + time.process_time()
+        with Driver(served.port) as driver:
             seen = driver.open(requests(3), poisson(per_s, seed=3), seconds=3.0)
-        return (watched.cpu_s + time.process_time() - began) / seen.offered * 1e6
-
-
-def _median(rates: Sequence[bench.Rate]) -> bench.Rate:
-    return sorted(rates, key=lambda rate: rate.cpu_us)[len(rates) // 2]
+        return (served.cpu_s + time.process_time() - began) / seen.offered * 1e6
 
 
 @contextlib.contextmanager
-def _full() -> Iterator[Watched]:
+def _full() -> Iterator[Served]:
     """A gateway that knows one query, and whose only lane and queue stay taken."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         settings = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "1", "REQUEST_TIMEOUT_MS": "60000"}
         gate = Path(folder) / "gate"
         gate.touch()
-        watched = stack.enter_context(bench.gateway(settings, fault=f"gate:{gate}"))
-        assert watched.served.ask("known").status_code == 200
+        served = stack.enter_context(
+            Served(settings, fault=f"gate:{gate}", cpus=stack.enter_context(apart()).gateway[:1])
+        )
+        assert served.ask("known").status_code == 200
         gate.unlink()
         callers = stack.enter_context(ThreadPoolExecutor(2))
-        stack.callback(watched.served.process.kill)
-        callers.submit(watched.served.ask, "takes the lane")
-        eventually(lambda: watched.served.metric("query_gateway_active_requests") == 1, "the lane is taken")
-        eventually(lambda: watched.served.metric("query_gateway_batch_queue_size") == 0, "by that query")
-        callers.submit(watched.served.ask, "waits")
-        eventually(lambda: watched.served.metric("query_gateway_batch_queue_size") == 1, "the queue is full")
-        yield watched
+        stack.callback(served.process.kill)
+        callers.submit(served.ask, "takes the lane")
+        eventually(lambda: served.metric("query_gateway_active_requests") == 1, "the lane is taken")
+        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 0, "by that query")
+        callers.submit(served.ask, "waits")
+        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 1, "the queue is full")
+        yield served

@@ -7,11 +7,10 @@ import statistics
 import time
 from collections import Counter
 
-from lab.chaos import bench
-from lab.chaos.bench import Watched
 from lab.chaos.findings import Finding
 from lab.drive import request
 from lab.flood import Callers, texts
+from lab.launch import Served
 
 CALLERS = 64
 LOAD_S = 1.0
@@ -25,10 +24,11 @@ def restarts(count: int) -> list[Finding]:
     ended_s: list[float] = []
     unready_ms: list[float] = []
     for turn in range(count):
-        with bench.gateway({"QUEUE_MAX_WAIT_MS": "0"}, alone=False) as watched:
-            outcomes += bench.run(_restart(watched, turn, unready_ms))
-            exits[watched.served.process.wait(timeout=20)] += 1
-            ended_s.append(time.monotonic() - watched.told_at)
+        with Served() as served:
+            seen, told_at = asyncio.run(_restart(served, turn, unready_ms))
+            outcomes += seen
+            exits[served.process.wait(timeout=20)] += 1
+            ended_s.append(time.monotonic() - told_at)
     lost = sum(number for outcome, number in outcomes.items() if outcome != "200")
     return [
         Finding(
@@ -55,13 +55,13 @@ def restarts(count: int) -> list[Finding]:
     ]
 
 
-async def _restart(watched: Watched, turn: int, unready_ms: list[float]) -> Counter[str]:
+async def _restart(served: Served, turn: int, unready_ms: list[float]) -> tuple[Counter[str], float]:
     outcomes: Counter[str] = Counter()
     next_text = texts(f"restart {turn}")
 
     async def polite() -> None:
         """Never retries; opens no new connection once it was told to close."""
-        pool = Callers(watched.port)
+        pool = Callers(served.port)
         while True:
             try:
                 head = await pool.ask(request(next_text()))
@@ -74,14 +74,14 @@ async def _restart(watched: Watched, turn: int, unready_ms: list[float]) -> Coun
 
     callers = [asyncio.create_task(polite()) for _ in range(CALLERS)]
     await asyncio.sleep(LOAD_S)
-    watched.told_at = time.monotonic()
-    watched.served.process.send_signal(signal.SIGTERM)
+    told_at = time.monotonic()
+    served.process.send_signal(signal.SIGTERM)
     with contextlib.suppress(OSError):
-        while not await _unready(watched.port):
+        while not await _unready(served.port):
             pass
-        unready_ms.append((time.monotonic() - watched.told_at) * 1000)
+        unready_ms.append((time.monotonic() - told_at) * 1000)
     await asyncio.gather(*callers)
-    return outcomes
+    return outcomes, told_at
 
 
 async def _unready(port: int) -> bool:

@@ -1,5 +1,6 @@
 """On little: one CPU and 512 MiB, a root that cannot be written, no user of note, no home."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -9,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.chaos import bench
 from lab.chaos.findings import Finding, Skipped
 from lab.flood import flood
+from lab.launch import Served
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMORY_BYTES = 512 * 1024 * 1024
@@ -35,11 +36,11 @@ def _one_cpu_and_512_mib() -> list[Finding]:
     with _cgroup() as groups:
         enter = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
         wrapped = ["sh", "-c", f'{enter}; exec "$@"', "sh"]
-        with bench.gateway(wrapped_in=wrapped, alone=False) as watched:
-            lanes = watched.served.client.get("/health/deep").json()["checks"]["batch_processor"]["lanes"]
-            seen = bench.run(flood(watched.port, per_s=2000, seconds=10.0, seed="small"))
-            peak_mb = watched.process.memory_info().rss / 1e6
-            code = watched.served.terminate()
+        with Served(wrapped_in=wrapped, patient=False) as served:
+            lanes = served.deep()["checks"]["batch_processor"]["lanes"]
+            seen = asyncio.run(flood(served.port, per_s=2000, seconds=10.0, seed="small"))
+            peak_mb = served.memory_mb
+            code = served.terminate()
     lived = code == 0 and seen.lost == 0 and seen.codes.keys() <= {200, 429}
     return [
         Finding("1 CPU, 512 MiB (a cgroup): lanes", str(lanes), "1", lanes == 1),
@@ -77,12 +78,12 @@ def _read_only_as_nobody() -> list[Finding]:
     if tried.stdout.split() != [NOBODY, "False"]:
         said = (tried.stderr or tried.stdout).strip()[-200:]
         raise Skipped(f"the mounts cannot be made read-only here ({said})")
-    with bench.gateway(wrapped_in=wrapped, alone=False) as watched:
-        code = watched.served.ask("nothing here can be written").status_code
-        owner = watched.process.uids().effective
-        status = Path(f"/proc/{watched.process.pid}/status").read_text(encoding="utf-8")
+    with Served(wrapped_in=wrapped, patient=False) as served:
+        code = served.ask("nothing here can be written").status_code
+        owner = served.usage.uids().effective
+        status = Path(f"/proc/{served.usage.pid}/status").read_text(encoding="utf-8")
         powers = re.search(r"CapEff:\s*(\w+)", status)
-        ended = watched.served.terminate()
+        ended = served.terminate()
     seen = f"answers {code} as user {owner}{may_read}, with capabilities {powers[1] if powers else '?'}, ends with {ended}"
     return [
         Finding(

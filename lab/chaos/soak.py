@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from lab.chaos import bench
-from lab.chaos.bench import Watched
 from lab.chaos.findings import Finding
 from lab.drive import request
 from lab.flood import Callers, texts
+from lab.launch import Served
 
 PER_S = 300.0
 WARM_S = 120.0  # until the in-process cache is full: 10,000 entries at some 100 new ones a second
@@ -28,9 +27,9 @@ class Sample(NamedTuple):
 def soak(seconds: float) -> list[Finding]:
     """Hits, new queries, long ones, bad ones, callers who hang up, and somebody who scrapes."""
     warm_s = min(WARM_S, seconds / 2)
-    with bench.gateway(alone=False) as watched:
-        codes, samples = bench.run(_mixed(watched, seconds))
-        errors = [line for line in watched.served.lines() if line.get("error_type") == "InternalError"]
+    with Served(patient=False) as served:
+        codes, samples = asyncio.run(_mixed(served, seconds))
+        errors = [line for line in served.lines() if line.get("error_type") == "InternalError"]
     steady = [sample for sample in samples if sample.at_s >= warm_s]
     third = max(1, len(steady) // 3)
     first, last = steady[:third], steady[-third:]
@@ -57,9 +56,9 @@ def soak(seconds: float) -> list[Finding]:
     ]
 
 
-async def _mixed(watched: Watched, seconds: float) -> tuple[Counter[str], list[Sample]]:
+async def _mixed(served: Served, seconds: float) -> tuple[Counter[str], list[Sample]]:
     loop = asyncio.get_running_loop()
-    dice, pool, new = random.Random(5), Callers(watched.port), texts("soak")
+    dice, pool, new = random.Random(5), Callers(served.port), texts("soak")
     codes: Counter[str] = Counter()
     samples: list[Sample] = []
     known = [new() for _ in range(50)]
@@ -74,7 +73,7 @@ async def _mixed(watched: Watched, seconds: float) -> tuple[Counter[str], list[S
 
     async def hang_up() -> None:
         with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", watched.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
             writer.write(request(new()))
             await writer.drain()
             writer.close()
@@ -99,9 +98,14 @@ async def _mixed(watched: Watched, seconds: float) -> tuple[Counter[str], list[S
     async def watch() -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            await asyncio.to_thread(watched.served.client.get, "/metrics")
+            await asyncio.to_thread(served.client.get, "/metrics")
             samples.append(
-                Sample(time.monotonic() - began, watched.memory_mb, watched.files, watched.threads)
+                Sample(
+                    time.monotonic() - began,
+                    served.memory_mb,
+                    served.usage.num_fds(),
+                    served.usage.num_threads(),
+                )
             )
 
     began = time.monotonic()

@@ -15,19 +15,21 @@ import argparse
 import contextlib
 import os
 import shlex
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from lab.drive import Driver, requests
-from lab.load import gateways, run, tables
+from lab.launch import INSTALLED, ROOT, Cpus, NotStarted, Served, answers, apart
+from lab.load import run, tables
 from lab.load.shapes import SHAPES, TOUR
 from lab.load.slo import judge
 
-REPORTS = gateways.ROOT / "reports" / "load"
+REPORTS = ROOT / "reports" / "load"
 CONNECTIONS = 64
 UI_PORT = 8089
 
@@ -70,7 +72,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--reports", type=Path, default=REPORTS, help="where to (default reports/load)")
     parser.add_argument(
-        "--gateway", type=shlex.split, default=list(gateways.SERVE), help="the command that starts one"
+        "--gateway", type=shlex.split, default=list(INSTALLED), help="the command that starts one"
     )
     asked = parser.parse_args(given)
     if unknown := [name for name in asked.shape if name not in SHAPES]:
@@ -90,12 +92,14 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     asked = arguments(given)
     try:
-        with gateways.interruptible(), contextlib.ExitStack() as stack:
-            split = gateways.Cpus((), ()) if asked.host else stack.enter_context(gateways.apart())
+        with interruptible(), contextlib.ExitStack() as stack:
+            split = Cpus((), ()) if asked.host else stack.enter_context(apart())
             asked.rate = asked.rate or half_of_capacity(asked, split)
             if asked.ui:
                 return page(asked, split)
             return compare(asked, split) if asked.against else tour(asked, split)
+    except NotStarted as why:
+        raise SystemExit(f"load: no gateway could be started ({why}); try `query-gateway check`") from None
     except KeyboardInterrupt:
         print("\nload: interrupted; what was started has ended", file=sys.stderr)
         return 130
@@ -103,24 +107,41 @@ def main(given: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def loaded(
-    asked: argparse.Namespace, split: gateways.Cpus, settings: Mapping[str, str] | None = None
+    asked: argparse.Namespace, split: Cpus, settings: Sequence[tuple[str, str]] = (), *, patient: bool = False
 ) -> Iterator[list[str]]:
     """URLs of what is loaded: those of --host, or fresh gateways."""
     if asked.host:
         yield asked.host
         return
-    with gateways.own(
-        {**dict(asked.set), **(settings or {})},
-        instances=asked.instances,
-        command=asked.gateway,
-        on=split.gateway,
-    ) as urls:
-        yield urls
+    given = {"DRAIN_LINGER_MS": "0", **dict(asked.set), **dict(settings)}
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Served(given, command=asked.gateway, cpus=split.gateway, patient=patient, inherits=True)
+            ).url
+            for _ in range(asked.instances)
+        ]
 
 
-def half_of_capacity(asked: argparse.Namespace, split: gateways.Cpus) -> int:
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal all end the block, by way of its `finally`s."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def half_of_capacity(asked: argparse.Namespace, split: Cpus) -> int:
     """Half of the new queries a second that a closed loop gets answered: the median of three rounds."""
-    with loaded(asked, split, {"QUEUE_MAX_WAIT_MS": "0"}) as urls:
+    with loaded(asked, split, patient=True) as urls:
         at = urlsplit(urls[0])
         with Driver(at.port or 80, at.hostname or "") as driver:
             rounds = [
@@ -133,7 +154,7 @@ def half_of_capacity(asked: argparse.Namespace, split: gateways.Cpus) -> int:
     return rate
 
 
-def tour(asked: argparse.Namespace, split: gateways.Cpus) -> int:
+def tour(asked: argparse.Namespace, split: Cpus) -> int:
     """Each shape on its own, and the verdict."""
     missed = []
     for name in asked.shapes:
@@ -155,17 +176,16 @@ def tour(asked: argparse.Namespace, split: gateways.Cpus) -> int:
     return int(bool(missed))
 
 
-def compare(asked: argparse.Namespace, split: gateways.Cpus) -> int:
+def compare(asked: argparse.Namespace, split: Cpus) -> int:
     """Without and with a setting, in turns: what drifts meanwhile drifts for both."""
     (name,) = asked.shapes
-    against = dict(asked.against)
     told = tables.heading(name, where(asked, split, name))
     print(told, flush=True)
     pairs = []
     for turn in range(asked.rounds):
         outcomes: dict[bool, run.Outcome] = {}
         for after in (False, True) if turn % 2 == 0 else (True, False):
-            with loaded(asked, split, against if after else None) as urls:
+            with loaded(asked, split, asked.against if after else ()) as urls:
                 # The same texts for both, and new ones for each round: Redis outlives a run.
                 shape = one(asked, name, urls, seed=asked.seed + turn)
                 outcomes[after] = run.load(shape, asked.reports / "pair")
@@ -179,7 +199,7 @@ def compare(asked: argparse.Namespace, split: gateways.Cpus) -> int:
     return 0
 
 
-def page(asked: argparse.Namespace, split: gateways.Cpus) -> int:
+def page(asked: argparse.Namespace, split: Cpus) -> int:
     """Locust's own page, until somebody ends it."""
     name = asked.shapes[0]
     with loaded(asked, split) as urls:
@@ -193,7 +213,7 @@ def page(asked: argparse.Namespace, split: gateways.Cpus) -> int:
         log = asked.reports / "page.log"
         with run.started(command, shape, None, log) as process:
             url = f"http://127.0.0.1:{asked.ui_port}"
-            while process.poll() is None and not gateways.answers(url):
+            while process.poll() is None and not answers(url):
                 time.sleep(0.1)
             if process.poll() is None:
                 print(f"locust's page: {url} (a user asks one query a second; Ctrl-C ends it)", flush=True)
@@ -212,7 +232,7 @@ def one(asked: argparse.Namespace, name: str, urls: Sequence[str], *, seed: int 
     )
 
 
-def where(asked: argparse.Namespace, split: gateways.Cpus, name: str) -> str:
+def where(asked: argparse.Namespace, split: Cpus, name: str) -> str:
     """What is asked of whom, in a line."""
     seconds = asked.seconds or SHAPES[name].seconds
     told = f"{asked.rate} queries/s for {seconds:g} s, seed {asked.seed}; "
@@ -229,7 +249,7 @@ def _cpus(numbers: Iterable[int]) -> str:
 
 
 def _shown(path: Path) -> str:
-    return str(path.relative_to(gateways.ROOT)) if path.is_relative_to(gateways.ROOT) else str(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def _without_password(value: str) -> str:

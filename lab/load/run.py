@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.load.gateways import ROOT, scrape
+from lab.launch import ROOT, scrape
 from lab.load.shapes import users_at
-from lab.load.slo import Metrics, Samples
+from lab.load.slo import Samples
+from lab.metrics import Metrics
 
 LOCUST = ROOT / "tests" / "load"  # where it was ordered to stand
 FILES = {"spike": "locustfile.py,spike.py"}  # of the others, locust is told the number of users

@@ -5,10 +5,11 @@ Plain rules over finished samples: no clock, no network. Start at `judge`.
 
 import json
 import math
-import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
+
+from lab.metrics import Metrics
 
 HIT_P99_MS = 10.0
 P99_MS = 100.0
@@ -52,51 +53,6 @@ class Samples(list[Sample]):
     @classmethod
     def load(cls, path: Path) -> "Samples":
         return cls(Sample(*row) for row in json.loads(path.read_text(encoding="utf-8"))["samples"])
-
-
-class Metrics(dict[str, float]):
-    """Series of /metrics by name and labels; of several gateways, their sums."""
-
-    @classmethod
-    def read(cls, expositions: Iterable[str]) -> "Metrics":
-        found = cls()
-        for text in expositions:
-            for line in text.splitlines():
-                if line and not line.startswith("#"):
-                    series, _, value = line.rpartition(" ")
-                    found[series] = found.get(series, 0.0) + float(value)
-        return found
-
-    def since(self, before: "Metrics") -> "Metrics":
-        """What was counted after `before`. Of gauges, only the difference."""
-        return Metrics({series: value - before.get(series, 0.0) for series, value in self.items()})
-
-    def total(self, name: str, **labels: str) -> float:
-        """The sum of a name's series that have these labels; a label's value is a regular expression."""
-        found = 0.0
-        for series, value in self.items():
-            bare, _, rest = series.partition("{")
-            if bare == name and all(re.search(f'\\b{key}="{was}"', rest) for key, was in labels.items()):
-                found += value
-        return found
-
-    def quantile_ms(self, name: str, fraction: float) -> float | None:
-        """A histogram's quantile as Prometheus reckons it: evenly spread within a bucket. None without any."""
-        edges = sorted(
-            (float(match[1]), value)
-            for series, value in self.items()
-            if (match := re.fullmatch(rf'{name}_bucket{{.*le="([^"]+)".*}}', series))
-        )
-        if not edges or not edges[-1][1]:
-            return None
-        rank, below_s, below = fraction * edges[-1][1], 0.0, 0.0
-        for edge_s, count in edges:
-            if count >= rank:
-                if edge_s == float("inf"):
-                    return below_s * 1000
-                return (below_s + (edge_s - below_s) * (rank - below) / max(count - below, 1)) * 1000
-            below_s, below = edge_s, count
-        return None
 
 
 class Line(NamedTuple):

@@ -18,7 +18,8 @@ from typing import Any
 
 import promql_parser
 
-ROOT = Path(__file__).resolve().parents[2]
+from lab.launch import ROOT
+
 FOLDER = ROOT / "monitoring/grafana/dashboards"
 MAY_BE_EMPTY = {
     "Failures a second, by type": "nothing failed",

@@ -16,8 +16,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +27,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lab.ops.stack import ROOT, Traffic, answers
+from lab.launch import ROOT, Served, Server, answers, free_port
+from lab.ops.stack import Traffic
+from lab.redis_server import binary
 from lab.slow_proxy import SlowProxy
 
 # A minute of the shipped rules is a second and a half here, an hour twelve seconds: divided as minutes are, the
@@ -52,12 +52,6 @@ def shortened(rules: str) -> str:
 
     rules = re.sub(r"\[(\d+)([smhd])\]", range_of, rules)
     return re.sub(r"\b(for|interval): (\d+)([smhd])", wait_of, rules)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ class Drill:
         self.tools = tools
         self.hook = Webhook()
         self.ports = {name: free_port() for name in ("gateway", "redis", "prometheus", "alertmanager")}
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, Server] = {}
         self.lines: list[str] = []
         self.lingering: list[tuple[str, str, float, float]] = []
         self.model = self.folder / "model"
@@ -126,26 +120,25 @@ class Drill:
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"
 
-    def start(self, name: str, *command: str, **environment: str) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                command, cwd=self.folder, stdout=log, stderr=log, env={**os.environ, **environment}
-            )
+    def start(self, name: str, *command: str) -> None:
+        server = Server(command, port=self.ports[name], environ=os.environ, wait_for=None)
+        self.running[name] = server.__enter__()
 
     def stop(self, name: str) -> None:
-        if process := self.running.pop(name, None):
-            process.send_signal(signal.SIGTERM)
-            process.wait(15)
+        if server := self.running.pop(name, None):
+            try:
+                server.terminate()
+            finally:
+                server.__exit__()
 
     def gateway(self, **settings: str) -> None:
-        self.start(
-            "gateway", sys.executable, "-m", "handler", "serve",
-            **{
-                "PYTHONPATH": str(ROOT), "MODEL_PATH": str(self.model), "HOST": "127.0.0.1",
-                "PORT": str(self.ports["gateway"]), "REDIS_URL": f"redis://127.0.0.1:{self.ports['redis']}/0",
-                **settings,
-            },
-        )  # fmt: skip
+        given = {
+            "MODEL_PATH": str(self.model),
+            "PORT": str(self.ports["gateway"]),
+            "REDIS_URL": f"redis://127.0.0.1:{self.ports['redis']}/0",
+            **settings,
+        }
+        self.running["gateway"] = Served(given, wait_for=None, patient=False).__enter__()
 
     def with_training_mix(self) -> None:
         """The shipped model; if it does not say what it was trained on, as if on every task alike."""
@@ -163,14 +156,7 @@ class Drill:
         return f"redis://127.0.0.1:{self.proxy.port}/0"
 
     def redis(self) -> None:
-        self.start(
-            "redis",
-            shutil.which("redis-server") or self.program("redis-server"),
-            "--port",
-            str(self.ports["redis"]),
-            "--save",
-            "",
-        )
+        self.start("redis", binary(), "--port", str(self.ports["redis"]), "--save", "")
 
     def watchers(self) -> None:
         source = ROOT / "monitoring"
@@ -215,7 +201,7 @@ class Drill:
             if true():
                 return time.monotonic() - started
             time.sleep(0.1)
-        logs = "\n".join(f"--- {log.name}\n{log.read_text()[-800:]}" for log in self.folder.glob("*.log"))
+        logs = "\n".join(f"--- {name}\n{server.text()[-800:]}" for name, server in self.running.items())
         raise SystemExit(f"drill: {what}: not within {within_s:.0f} s; told so far: {self.hook.told}\n{logs}")
 
     def scene(

@@ -25,7 +25,8 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from lab.launch import ROOT
+
 INFRA = ROOT / "infra"
 RULE = INFRA / "kubernetes/overlays/prometheus-operator/prometheusrule.yaml"
 KUBERNETES = "1.31"

@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from lab.launch import ROOT
 from lab.ops import stack
 from lab.ops.commands import DOCUMENT, REFERENCE, Command
 
@@ -166,7 +167,7 @@ def applied(folder: Path, changed: dict[str, str]) -> list[str]:
 
 def complete() -> list[str]:
     """What the tables and the page do not agree on; needs no engine."""
-    page = (stack.ROOT / "docs/runbook.md").read_text()
+    page = (ROOT / "docs/runbook.md").read_text()
     typed = {command for block in blocks(page) for command, _ in commands(block)}
     wrong = [f"in the page, not in the table: {command}" for command in typed - DOCUMENT.keys()]
     wrong += [f"in the table, not in the page: {command}" for command in DOCUMENT.keys() - typed]
@@ -185,7 +186,7 @@ def main() -> int:
     if stack.shell("docker info").returncode:
         print("runbook: no container engine answers (docker info); nothing was typed")
         return 1
-    page = (stack.ROOT / "docs/runbook.md").read_text()
+    page = (ROOT / "docs/runbook.md").read_text()
     with tempfile.TemporaryDirectory(prefix="runbook-") as made:
         folder = stack.copy(Path(made))
         absent = {"grafana"} & stack.images()

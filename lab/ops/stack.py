@@ -12,7 +12,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from lab.launch import ROOT, answers
+
 # What compose.yaml names (and the runbook's `alpine`), by the stand-in's target.
 IMAGES = {
     "redis": "redis:8.0",
@@ -58,14 +59,6 @@ def copy(to: Path) -> Path:
     (to / "monitoring/grafana/dashboards").mkdir(parents=True, exist_ok=True)
     to.chmod(0o755)
     return to
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def settled(within_s: float = 25) -> bool:

@@ -1,21 +1,15 @@
-"""Gateway processes, asked over HTTP by a client light enough not to be what is measured."""
+"""Asks a gateway over HTTP, light enough not to be what is measured."""
 
 import asyncio
 import json
-import os
 import random
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 
-from lab.launch import eventually, free_port
+from lab.launch import Served
 from tests.l2.tiny_model import texts
 
 
@@ -32,93 +26,10 @@ class Reply(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class GatewayProcess:
-    """A real gateway, as `query-gateway serve` starts it. L1 is off unless asked for, so that L2 is met."""
-
-    def __init__(self, folder: Path, model: Path, **settings: str | int | float) -> None:
-        self.port = free_port()
-        self.log = folder / f"gateway-{self.port}.log"
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "CACHE"))
-        }
-        environment |= {
-            "MODEL_PATH": str(model),
-            "PORT": str(self.port),
-            "CACHE_L1_SIZE": "0",
-            "BATCH_MAX_SIZE": "1",  # answers equal to the last digit, whoever came along
-            "LANES": "1",
-            "DRAIN_LINGER_MS": "0",
-            "REQUEST_TIMEOUT_MS": "10000",
-        }
-        environment |= {name: str(value) for name, value in settings.items()}
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "handler", "serve"], env=environment, stdout=log, stderr=log
-            )
-        try:
-            eventually(self._ready, "the gateway's readiness")
-        except BaseException:
-            self.stop()
-            raise
-
-    def _ready(self) -> bool:
-        assert self._process.poll() is None, self.log.read_text()
-        try:
-            return self.status("/health/ready") == 200
-        except OSError:
-            return False
-
-    def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-            content: bytes = answer.read()
-            return content
-
-    def status(self, path: str) -> int:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                code: int = answer.status
-                return code
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code
-
-    def deep(self) -> dict[str, Any]:
-        report: dict[str, Any] = json.loads(self.get("/health/deep"))
-        return report
-
-    def cache(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.deep()["checks"]["cache"]
-        return found
-
-    def metric(self, name: str, **labels: str) -> float:
-        """A series of /metrics, summed over the labels not given; 0 when it does not exist."""
-        total = 0.0
-        for line in self.get("/metrics").decode().splitlines():
-            series, _, value = line.rpartition(" ")
-            head, _, rest = series.partition("{")
-            if head == f"query_gateway_{name}" and all(
-                f'{key}="{was}"' in rest for key, was in labels.items()
-            ):
-                total += float(value)
-        return total
-
-    def healthy(self) -> bool:
-        return bool(self.cache()["l2_healthy"])
-
-    def stop(self) -> int:
-        """End it as an orchestrator would. Returns its exit code."""
-        self._process.terminate()
-        try:
-            return self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
-
-
 class Client:
     """Asks one gateway, on keep-alive connections that carry one query at a time."""
 
-    def __init__(self, gateway: GatewayProcess) -> None:
+    def __init__(self, gateway: Served) -> None:
         self._port = gateway.port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
@@ -181,7 +92,7 @@ class Traffic:
     Four of five repeat a small hot set, the fifth is new.
     """
 
-    def __init__(self, gateway: GatewayProcess, *, per_s: float, seed: int, hot: int = 100) -> None:
+    def __init__(self, gateway: Served, *, per_s: float, seed: int, hot: int = 100) -> None:
         self.replies: list[Reply] = []
         self._client = Client(gateway)
         self._pause_s = 1 / per_s

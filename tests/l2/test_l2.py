@@ -17,9 +17,9 @@ from handler.policy import Scores
 from handler.redis_link import open_link
 from handler.redis_url import read
 from handler.statistics import L2Failure, L2Reject, L2Statistics
+from lab.redis_server import RedisServer
 from tests import virtual
 from tests.l2.links import FakeLink
-from tests.l2.redis_servers import RedisServer
 
 BUDGET_S = 0.02
 SCORES = Scores.of([0.25, 0.75])

@@ -18,10 +18,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab.launch import eventually, free_port
+from lab.launch import Served, eventually, free_port
+from lab.redis_server import RedisServer
 from lab.slow_proxy import SlowProxy
-from tests.l2.gateways import Client, GatewayProcess, Reply, Traffic
-from tests.l2.redis_servers import RedisServer, certificates, unavailable
+from tests.l2.certificates import certificates, unavailable
+from tests.l2.gateways import Client, Reply, Traffic
 
 QUERIES_PER_S = 100.0
 BUDGET_MS = 20.0
@@ -345,8 +346,8 @@ def figures() -> Iterator[list[Figures]]:
 async def test_no_query_notices(
     failure: Failure,
     world: World,
-    start_gateway: Callable[..., GatewayProcess],
-    uncached: GatewayProcess,
+    start_gateway: Callable[..., Served],
+    uncached: Served,
     figures: list[Figures],
 ) -> None:
     await failure.prepare(world)
@@ -386,23 +387,28 @@ async def test_no_query_notices(
     assert wrong == []
     assert ready == 200
     assert found.broken_p99_ms <= BUDGET_MS + NOISE_MS
-    assert not failure.error or gateway.metric("l2_errors_total", kind=failure.error) > 0
-    assert not failure.rejects or gateway.metric("l2_rejected_values_total", reason=failure.rejects) > 0
+    assert not failure.error or gateway.metric("query_gateway_l2_errors_total", kind=failure.error) > 0
+    assert (
+        not failure.rejects
+        or gateway.metric("query_gateway_l2_rejected_values_total", reason=failure.rejects) > 0
+    )
     assert not failure.serves or hits
 
 
-async def served(traffic: Traffic, gateway: GatewayProcess, *, since: float) -> float:
+async def served(traffic: Traffic, gateway: Served, *, since: float) -> float:
     """Wait until L2 answers queries asked after `since` and reports itself well; when it did."""
     end = time.monotonic() + RECOVERY_MAX_S
     while time.monotonic() < end:
         hits = [reply for reply in traffic.since(since) if reply.cache == "l2"]
-        if hits and gateway.healthy():
+        if hits and gateway.deep()["checks"]["cache"]["l2_healthy"]:
             return min(reply.at for reply in hits)
         await asyncio.sleep(0.05)
-    raise AssertionError(f"L2 did not serve again within {RECOVERY_MAX_S:g} s: {gateway.cache()}")
+    raise AssertionError(
+        f"L2 did not serve again within {RECOVERY_MAX_S:g} s: {gateway.deep()['checks']['cache']}"
+    )
 
 
-async def differing(replies: list[Reply], uncached: GatewayProcess) -> list[Reply]:
+async def differing(replies: list[Reply], uncached: Served) -> list[Reply]:
     """Answers that are not the uncached gateway's."""
     right: dict[str, bytes] = {}
     async with Client(uncached) as client:

@@ -11,7 +11,8 @@ from handler.l2 import LinkError
 from handler.redis_link import RedisLink, open_link
 from handler.redis_url import read
 from lab.launch import eventually, free_port
-from tests.l2.redis_servers import RedisServer, certificates, unavailable
+from lab.redis_server import RedisServer
+from tests.l2.certificates import certificates, unavailable
 
 StartRedis = Callable[..., RedisServer]
 

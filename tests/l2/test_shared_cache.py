@@ -19,9 +19,9 @@ from handler.policy import Policy, decide
 from handler.query import key, normalise
 from handler.settings import from_env
 from handler.wiring import assemble
-from lab.launch import eventually, free_port
-from tests.l2.gateways import Client, GatewayProcess
-from tests.l2.redis_servers import RedisServer
+from lab.launch import Served, eventually, free_port
+from lab.redis_server import RedisServer
+from tests.l2.gateways import Client
 from tests.l2.tiny_model import texts
 
 
@@ -231,13 +231,13 @@ def test_without_a_redis_url_redis_py_is_never_imported() -> None:
     assert told.stdout.strip() == "False"
 
 
-def test_without_a_redis_url_there_is_no_redis_series(start_gateway: Callable[..., GatewayProcess]) -> None:
-    lines = start_gateway().get("/metrics").decode().lower().splitlines()
+def test_without_a_redis_url_there_is_no_redis_series(start_gateway: Callable[..., Served]) -> None:
+    lines = start_gateway().client.get("/metrics").text.lower().splitlines()
 
     assert [line for line in lines if "l2" in line and not line.startswith("#")] == []
 
 
-def test_without_a_redis_url_nothing_is_degraded(start_gateway: Callable[..., GatewayProcess]) -> None:
+def test_without_a_redis_url_nothing_is_degraded(start_gateway: Callable[..., Served]) -> None:
     report = start_gateway().deep()
 
     assert report["status"] == "healthy"
@@ -245,50 +245,52 @@ def test_without_a_redis_url_nothing_is_degraded(start_gateway: Callable[..., Ga
     assert report["checks"]["cache"]["l2_size"] is None
 
 
-def test_with_redis_away_the_deep_report_is_degraded(start_gateway: Callable[..., GatewayProcess]) -> None:
+def test_with_redis_away_the_deep_report_is_degraded(start_gateway: Callable[..., Served]) -> None:
     gateway = start_gateway(REDIS_URL=f"redis://:hunter2@127.0.0.1:{free_port()}/0")
 
-    eventually(lambda: "refused" in str(gateway.cache()["l2"]["trouble"]), "the trouble's report")
+    eventually(
+        lambda: "refused" in str(gateway.deep()["checks"]["cache"]["l2"]["trouble"]), "the trouble's report"
+    )
     report = gateway.deep()
     assert report["status"] == "degraded"
     assert report["checks"]["cache"]["l2_enabled"] is True
     assert report["checks"]["cache"]["l2_healthy"] is False
 
 
-def test_with_redis_away_the_gateway_is_ready(start_gateway: Callable[..., GatewayProcess]) -> None:
+def test_with_redis_away_the_gateway_is_ready(start_gateway: Callable[..., Served]) -> None:
     gateway = start_gateway(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
 
     assert gateway.status("/health/ready") == 200
 
 
-def test_a_password_is_neither_reported_nor_logged(start_gateway: Callable[..., GatewayProcess]) -> None:
+def test_a_password_is_neither_reported_nor_logged(start_gateway: Callable[..., Served]) -> None:
     gateway = start_gateway(REDIS_URL=f"redis://ann:hunter2@127.0.0.1:{free_port()}/0")
-    eventually(lambda: "l2_down" in gateway.log.read_text(), "the log line")
+    eventually(lambda: "l2_down" in gateway.text(), "the log line")
 
-    told = gateway.log.read_text() + gateway.get("/health/deep").decode() + gateway.get("/metrics").decode()
+    told = gateway.text() + gateway.client.get("/health/deep").text + gateway.client.get("/metrics").text
 
     assert "hunter2" not in told
 
 
 def test_the_size_that_is_reported_is_that_of_the_database(
-    start_gateway: Callable[..., GatewayProcess], start_redis: Callable[..., RedisServer]
+    start_gateway: Callable[..., Served], start_redis: Callable[..., RedisServer]
 ) -> None:
     redis = start_redis()
     redis.admin.mset({f"other:{i}": "x" for i in range(7)})
     gateway = start_gateway(REDIS_URL=redis.url)
 
     eventually(
-        lambda: gateway.cache()["l2_size"] == 7, "the size"
+        lambda: gateway.deep()["checks"]["cache"]["l2_size"] == 7, "the size"
     )  # 8 for the second that a probe's key lives
-    assert gateway.metric("cache_size", level="L2") == 7
+    assert gateway.metric("query_gateway_cache_size", level="L2") == 7
 
 
 async def test_an_answer_says_that_it_came_from_redis(
-    start_gateway: Callable[..., GatewayProcess], start_redis: Callable[..., RedisServer]
+    start_gateway: Callable[..., Served], start_redis: Callable[..., RedisServer]
 ) -> None:
     redis = start_redis()
     gateway = start_gateway(REDIS_URL=redis.url, CACHE_L2_TIMEOUT_MS=1000)
-    eventually(gateway.healthy, "health")
+    eventually(lambda: gateway.deep()["checks"]["cache"]["l2_healthy"], "health")
     async with Client(gateway) as client:
         first = await client.ask("where from")
         eventually(redis.entries, "the write")
@@ -300,14 +302,14 @@ async def test_an_answer_says_that_it_came_from_redis(
 
 
 def test_the_end_of_the_process_waits_for_no_dead_redis(
-    start_gateway: Callable[..., GatewayProcess], start_redis: Callable[..., RedisServer]
+    start_gateway: Callable[..., Served], start_redis: Callable[..., RedisServer]
 ) -> None:
     redis = start_redis()
     gateway = start_gateway(REDIS_URL=redis.url)
-    eventually(gateway.healthy, "health")
+    eventually(lambda: gateway.deep()["checks"]["cache"]["l2_healthy"], "health")
     redis.freeze()
 
-    code = gateway.stop()
+    code = gateway.terminate()
 
     redis.thaw()
     assert code == 0

@@ -9,7 +9,7 @@ from handler.cli import FAILED, UNUSABLE, main
 from handler.entries import key
 from handler.model import read_manifest
 from lab.launch import free_port
-from tests.l2.redis_servers import RedisServer
+from lab.redis_server import RedisServer
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from lab.launch import ROOT, Cpus
 from lab.load.__main__ import arguments, where
-from lab.load.gateways import ROOT, Cpus
 from lab.load.run import LOCUST, Asked, Outcome, class_name
 from lab.load.shapes import SHAPES, TOUR
-from lab.load.slo import Metrics, Sample, Samples, judge
+from lab.load.slo import Sample, Samples, judge
 from lab.load.tables import compared, figures, over_time, verdict
+from lab.metrics import Metrics
 
 
 def refused(*given: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -15,8 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.launch import ROOT, Served, eventually
-from lab.load import gateways
+from lab.launch import ROOT, Served, eventually, free_port
 from lab.load.slo import Samples, percentile
 
 PYTHON = ROOT / ".venv-load" / "bin" / "python"
@@ -35,15 +34,6 @@ def load(*arguments: str, folder: Path) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-@contextlib.contextmanager
-def gone_afterwards() -> Iterator[None]:
-    """Whatever gateway the block starts must have ended when the block does."""
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-    yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    assert left == []
 
 
 @contextlib.contextmanager
@@ -133,7 +123,7 @@ def test_a_promise_that_is_missed_is_an_exit_code(tmp_path: Path) -> None:
 
 @needs_locust
 def test_nobody_there_is_said_rather_than_measured(tmp_path: Path) -> None:
-    nowhere = f"http://127.0.0.1:{gateways.free_port()}"
+    nowhere = f"http://127.0.0.1:{free_port()}"
 
     ran = load("steady", "--host", nowhere, "--rate", "9", "--seconds", "1", folder=tmp_path)
     told, _ = ran.communicate(timeout=60)
@@ -170,59 +160,3 @@ def test_an_interrupted_run_leaves_no_process_behind(number: signal.Signals, tmp
     assert ran.returncode == 130
     assert "interrupted" in told
     assert not [process for process in started if process.is_running()]
-
-
-def test_a_gateway_of_ours_ends_with_its_block() -> None:
-    with gone_afterwards(), gateways.own(command=SERVE.split()) as urls:
-        assert gateways.answers(f"{urls[0]}/health/ready")
-
-
-def test_a_gateway_of_ours_ends_when_its_block_is_interrupted() -> None:
-    with gone_afterwards(), pytest.raises(KeyboardInterrupt), gateways.own(command=SERVE.split()):
-        raise KeyboardInterrupt
-
-
-def test_gateways_of_ours_differ_in_nothing_but_their_port() -> None:
-    with gateways.own({"CACHE_L1_SIZE": "77"}, instances=2, command=SERVE.split()) as urls:
-        metrics = gateways.scrape(urls)
-
-    assert len(set(urls)) == 2
-    assert metrics is not None
-    assert metrics.total("query_gateway_model_loaded") == 2
-
-
-def test_a_gateway_that_does_not_start_is_an_exit_with_a_reason() -> None:
-    with (
-        gone_afterwards(),
-        pytest.raises(SystemExit, match="query-gateway check"),
-        gateways.own({"CACHE_L1_SIZE": "many"}, command=SERVE.split()),
-    ):
-        pass
-
-
-def test_a_gateway_that_does_not_end_when_told_is_ended() -> None:
-    deaf = [sys.executable, "-c", "import signal, time; signal.signal(15, lambda *_: None); time.sleep(60)"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gateways, "STOP_WITHIN_S", 0.5)
-        process = subprocess.Popen(deaf)
-        time.sleep(0.3)
-
-        gateways.stop([process])
-
-    assert process.returncode is not None
-
-
-def test_metrics_that_cannot_be_read_are_none() -> None:
-    assert gateways.scrape([f"http://127.0.0.1:{gateways.free_port()}"]) is None
-
-
-def test_the_driver_gets_a_cpu_to_itself_where_there_are_two() -> None:
-    before = os.sched_getaffinity(0)
-
-    with gateways.apart() as split:
-        during = os.sched_getaffinity(0)
-
-    assert during == set(split.driver)
-    assert set(split.gateway) | during == before
-    assert len(before) == 1 or not set(split.gateway) & during
-    assert os.sched_getaffinity(0) == before

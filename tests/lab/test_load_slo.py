@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.load.slo import Line, Metrics, Sample, Samples, curve, judge, percentile
+from lab.load.slo import Line, Sample, Samples, curve, judge, percentile
+from lab.metrics import Metrics
 
 
 def seen(

