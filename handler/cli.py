@@ -8,9 +8,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
 from handler import __version__
 from handler.settings import Settings, SettingsError, from_env, misspelled, table
+
+if TYPE_CHECKING:
+    from handler.model import Router
+    from handler.policy import Policy
 
 FAILED = 1
 UNUSABLE = 2  # settings or arguments; argparse's own code for the same
@@ -51,48 +56,62 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(settings: Settings) -> int:
-    """Verify settings and model without serving: what a deployment runs first."""
+    """Verify settings, model and policy without serving: what a deployment runs first."""
     from handler.errors import ModelError
+    from handler.health import policy_check
     from handler.model import describe
-    from handler.model_holder import policy_of
-    from handler.policy import UnknownTask
+    from handler.model_holder import KEPT_SLOW, policy_statistics
+    from handler.policy import kept_slow
     from handler.wire import encode
-    from handler.wiring import load_router, open_keyring
+    from handler.wiring import open_keyring, read_policy
 
     try:
         open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
         open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
-        router = load_router(settings)
-        policy = policy_of(router, settings.fast_tasks)
+        file = read_policy(settings)
+        router, policy = _load(settings)
     except SettingsError as exc:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return UNUSABLE
     except ModelError as exc:
         print(f"query-gateway: the model cannot be served: {exc}", file=sys.stderr)
         return FAILED
-    except UnknownTask as exc:
-        print(f"query-gateway: ROUTE_FAST_TASKS: {exc}", file=sys.stderr)
-        return UNUSABLE
+    if slow := kept_slow(router.manifest.policy, settings.fast_tasks):
+        print(f"query-gateway: warning: {KEPT_SLOW}: {', '.join(slow)}", file=sys.stderr)
     print("settings: ok")
     print(f"model: ok {encode({**describe(router), 'policy': policy.routes}).decode()}")
+    print(f"policy: ok {encode(policy_check(policy_statistics(policy, file))).decode()}")
     return 0
+
+
+def _load(settings: Settings) -> "tuple[Router, Policy]":
+    """The model and the policy that the settings name. Raises `SettingsError` or `ModelError`."""
+    from handler.model_holder import policy_of
+    from handler.policy import UnknownTask
+    from handler.policy_file import PolicyError
+    from handler.wiring import load_router, read_policy
+
+    file = read_policy(settings)
+    router = load_router(settings)
+    try:
+        policy = policy_of(router, settings.fast_tasks, threshold=settings.confidence_threshold, file=file)
+    except UnknownTask as exc:
+        raise SettingsError(f"ROUTE_FAST_TASKS: {exc}") from None
+    except PolicyError as exc:
+        raise SettingsError(f"POLICY_FILE: {exc}") from None
+    return router, policy
 
 
 def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
     """Route texts without a server; the answers are those that the server would give."""
     from handler.errors import ModelError
-    from handler.model_holder import policy_of
-    from handler.policy import UnknownTask, decide
-    from handler.query import normalise
+    from handler.offline import LocalRouter
     from handler.wire import write_answer
-    from handler.wiring import load_router
 
     try:
-        router = load_router(settings)
-        policy = policy_of(router, settings.fast_tasks)
+        local = LocalRouter(*_load(settings))
         for text in _lines(texts):
-            query = normalise(text, router.manifest.limits)
-            decision = decide(router.score([query])[0], policy, settings.confidence_threshold)
+            decision = local.classify_one(text)
             if as_json:
                 print(write_answer(decision).decode(), flush=True)
             else:
@@ -100,12 +119,12 @@ def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int
                     f"{decision.label}\t{decision.route}\t{decision.task}\t{decision.confidence:.4f}",
                     flush=True,
                 )
+    except SettingsError as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return UNUSABLE
     except (ModelError, OSError) as exc:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return FAILED
-    except UnknownTask as exc:
-        print(f"query-gateway: ROUTE_FAST_TASKS: {exc}", file=sys.stderr)
-        return UNUSABLE
     return 0
 
 

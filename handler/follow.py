@@ -51,6 +51,7 @@ class Followed:
     """Something on disk that is followed.
 
     setting  the setting that names it, for log lines
+    what     it is, in a word: names the events "policy_loaded" and "policy_not_loaded"
     paths    files or folders; a change of any is a change
     load     reads it all again, on a thread; raises when it cannot be taken up
     place    puts what was read in force, on the event loop, and returns what the log should say of
@@ -60,6 +61,7 @@ class Followed:
     """
 
     setting: str
+    what: str
     paths: tuple[Path, ...]
     load: Callable[[], Any]
     place: Callable[[Any], dict[str, Any]]
@@ -95,8 +97,13 @@ class Follower:
         """Look at once, and try again what was refused: SIGHUP."""
         self._nudged.set()
 
+    def trouble(self, setting: str) -> str | None:
+        """Why what a setting names is not in force as it stands on disk; None when it is, or is not followed."""
+        return next((item.trouble for item in self.items if item.setting == setting), None)
+
     async def run(self) -> None:
-        while True:
+        """Follow for ever; at once over where there is nothing to follow."""
+        while self.items:
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._nudged.wait()
@@ -110,13 +117,19 @@ class Follower:
         """Take up whatever has changed. Raises nothing for what is on disk."""
         seen = await self._in_thread(lambda: [item.look() for item in self.items])
         now = asyncio.get_running_loop().time()
+        news = False
         for item, print_ in zip(self.items, seen, strict=True):
             refused = item.trouble is not None and (nudged or now >= item.retry_at)
             if print_ != item.taken or refused:
                 item.taken = print_  # what changes while it is read is seen at the next look
+                news |= await self._take(item)
+        # A model and the policy that fits it may come at once: what fitted nothing before may fit now.
+        for item in self.items if news else ():
+            if item.trouble is not None:
                 await self._take(item)
 
-    async def _take(self, item: Followed) -> None:
+    async def _take(self, item: Followed) -> bool:
+        """Whether it is in force now."""
         try:
             facts = item.place(await self._in_thread(item.load))
         except Exception as exc:  # whatever a file does to its reader, the gateway goes on with the old one
@@ -124,17 +137,18 @@ class Follower:
             why = _reason(exc) if known else f"{type(exc).__name__} while it was read"
             if why != item.trouble:  # once per reason, not at every look
                 self._log.error(
-                    "not_taken_up",
+                    f"{item.what}_not_loaded",
                     error_type="SettingsError" if known else "InternalError",
                     error=None if known else exc,
                     setting=item.setting,
-                    message=f"{why}; the old one stays",
+                    message=f"{why}; what was loaded before stays in force",
                 )
             item.trouble = why
             item.retry_at = asyncio.get_running_loop().time() + RETRY_S
-            return
+            return False
         item.trouble = None
-        self._log.info("taken_up", setting=item.setting, **facts)
+        self._log.info(f"{item.what}_loaded", setting=item.setting, **facts)
+        return True
 
 
 def _reason(refused: Exception) -> str:

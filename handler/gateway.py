@@ -53,7 +53,6 @@ class Gateway:
         l1: L1,
         batcher: Batcher,
         telemetry: Telemetry,
-        threshold: float,
         l2: L2 | None = None,
     ) -> None:
         self.model = model
@@ -61,16 +60,21 @@ class Gateway:
         self.l2 = l2
         self.batcher = batcher
         self.telemetry = telemetry
-        self.threshold = threshold
         self.flights: Flights[Scored] = Flights()
 
     async def classify(
-        self, text: str, *, timeout_s: float, caller_left: Callable[[], Awaitable[None]] | None = None
+        self,
+        text: str,
+        *,
+        timeout_s: float,
+        caller_left: Callable[[], Awaitable[None]] | None = None,
+        threshold: float | None = None,
     ) -> Answer:
         """Answer one query.
 
         timeout_s    how long its caller will wait
         caller_left  returns when the caller has hung up
+        threshold    the query's own, instead of the policy's
 
         Raises a `GatewayError` that the caller can act on, `CallerGone`, or what the
         model raised on exactly this query.
@@ -82,7 +86,7 @@ class Gateway:
         scored = self._recall(key, started)
         if scored is None:
             scored = await self._share_a_run(key, query, serving.router, started, timeout_s, caller_left)
-        return self._answer(scored, serving)
+        return self._answer(scored, serving, threshold)
 
     def _recall(self, key: bytes, started: float) -> Scored | None:
         """Look into L1. `started` is when the query's life began, by `time.perf_counter`."""
@@ -141,7 +145,7 @@ class Gateway:
             self.l2.put(entries.key(router.version, key), scored.scores)
         return Scored(scored.scores, "miss", stages + scored.stages)
 
-    def _answer(self, scored: Scored, serving: Serving) -> Answer:
-        decision = decide(scored.scores, serving.policy, self.threshold)
+    def _answer(self, scored: Scored, serving: Serving, threshold: float | None) -> Answer:
+        decision = decide(scored.scores, serving.policy, threshold)
         self.telemetry.answered(decision.label, decision.task, decision.confidence)
         return Answer(decision, scored.cache, scored.stages, serving.router.version)

@@ -6,16 +6,18 @@ Liveness and readiness never touch the model, the disk or the network.
 import time
 
 from handler import __version__, wire
+from handler.follow import Follower
 from handler.gateway import Gateway
 from handler.settings import Settings
-from handler.statistics import L2Statistics
+from handler.statistics import L2Statistics, PolicyStatistics
 
 
 class Health:
     """Reads the gateway's state; changes only `draining`, when the process is told to end."""
 
-    def __init__(self, gateway: Gateway, settings: Settings) -> None:
+    def __init__(self, gateway: Gateway, settings: Settings, follower: Follower) -> None:
         self.draining = False
+        self._follower = follower
         self._gateway = gateway
         self._settings = settings
         self._started = time.monotonic()
@@ -36,13 +38,21 @@ class Health:
         model = self._model()
         batcher = self._gateway.batcher.statistics()
         l2 = self._gateway.l2.statistics() if self._gateway.l2 else None
-        healthy = model.loaded and model.files == "present" and batcher.running and (l2 is None or l2.healthy)
+        policy = self._policy()
+        healthy = (
+            model.loaded
+            and model.files == "present"
+            and batcher.running
+            and (l2 is None or l2.healthy)
+            and (policy is None or policy.error is None)
+        )
         return wire.DeepReport(
             status="healthy" if healthy else "degraded",
             version=__version__,
             uptime_s=round(time.monotonic() - self._started, 1),
             checks=wire.Checks(
                 model=model,
+                policy=policy,
                 cache=self._cache(l2),
                 batch_processor=wire.BatchCheck(
                     running=batcher.running,
@@ -70,6 +80,10 @@ class Health:
             error=model.reason,
         )
 
+    def _policy(self) -> wire.PolicyCheck | None:
+        found = self._gateway.model.policy_statistics(self._follower.trouble("POLICY_FILE"))
+        return policy_check(found) if found else None
+
     def _cache(self, l2: L2Statistics | None) -> wire.CacheCheck:
         l1 = self._gateway.l1.statistics()
         return wire.CacheCheck(
@@ -81,6 +95,21 @@ class Health:
             l2_size=l2.size if l2 else None,
             l2=_l2(l2) if l2 else None,
         )
+
+
+def policy_check(policy: PolicyStatistics) -> wire.PolicyCheck:
+    """A policy as an operator reads it."""
+    return wire.PolicyCheck(
+        source=policy.source,
+        file=policy.file,
+        version=policy.version,
+        threshold=policy.threshold,
+        tiers=[wire.TierCheck(name, need_max) for name, need_max in policy.tiers.items()],
+        need=dict(policy.needs),
+        options=dict(policy.options),
+        predicates=list(policy.predicates),
+        error=policy.trouble,
+    )
 
 
 def _l2(l2: L2Statistics) -> wire.L2Check:

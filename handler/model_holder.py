@@ -1,27 +1,31 @@
-"""What holds the model: nothing yet and the reason why, or the model in service.
+"""What holds the model and its policy: nothing yet and the reason why, or what is in service.
 
 `ModelHolder.fill` tries to load from one folder until it succeeds. A query takes
-`serving` once and uses it to its end, so that no answer mixes two models.
+`serving` once and uses it to its end, so that no answer mixes two models or policies.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from handler.errors import ModelError, ModelNotReady
 from handler.log import Log
-from handler.policy import Policy
-from handler.policy_file import policy_for
-from handler.statistics import ModelStatistics
+from handler.policy import HALF, THRESHOLD, Policy, kept_slow
+from handler.policy_file import PolicyFile, policy_for
+from handler.statistics import ModelStatistics, PolicyStatistics
 
 if TYPE_CHECKING:  # the runtime is imported on a thread of its own, while the start goes on
     from handler.model import FilesState, Router
 
 RETRY_S = 1.0
+KEPT_SLOW = (
+    "ROUTE_FAST_TASKS names tasks of the first edition alone, so these easy ones go to slow; "
+    "add them to it, or take it away to follow the model's own policy"
+)
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -41,17 +45,23 @@ class ModelHolder:
         log: Log,
         *,
         fast_tasks: Sequence[str] = (),
+        threshold: float = THRESHOLD,
+        policy_file: PolicyFile | None = None,
         placed: Callable[[Serving], None] = lambda serving: None,
     ) -> None:
         """
-        load        blocks and raises `ModelError`; it is called on a thread
-        fast_tasks  instead of the model's own policy, if any
-        placed      told of every model that goes into service
+        load         blocks and raises `ModelError`; it is called on a thread
+        fast_tasks   instead of the model's own policy, if any
+        threshold    of the first of two tiers
+        policy_file  an operator's own policy, if any
+        placed       told of every model and policy that go into service
         """
         self.folder = folder
         self.reason: str | None = "the model is still being loaded"
         self._load = load
         self._fast_tasks = fast_tasks
+        self._threshold = threshold
+        self._policy_file = policy_file
         self._log = log
         self._placed = placed
         self._serving: Serving | None = None
@@ -91,14 +101,42 @@ class ModelHolder:
 
         return files_state(self.folder, self._serving.router.manifest.files if self._serving else {})
 
+    def policy_statistics(self, trouble: str | None = None) -> PolicyStatistics | None:
+        """What is in force; None while there is no model.
+
+        trouble  why the file as it stands now is not
+        """
+        if self._serving is None:
+            return None
+        return policy_statistics(self._serving.policy, self._policy_file, trouble)
+
     def place(self, router: "Router") -> None:
-        """Take a model into service. Raises `UnknownTask` when the operator's policy is not for it."""
-        self._serving = Serving(router, policy_of(router, self._fast_tasks))
-        self.reason = None
-        self._placed(self._serving)
+        """Take a model into service.
+
+        Raises `UnknownTask` or `PolicyError` when the operator's policy is not for it.
+        """
+        self._put(router, self._policy_file)
         self._log.info(
             "model_loaded", path=str(self.folder), version=router.version, tasks=router.manifest.tasks
         )
+        if slow := kept_slow(router.manifest.policy, self._fast_tasks):
+            self._log.warning("new_tasks_kept_slow", tasks=slow, message=KEPT_SLOW)
+
+    def place_policy(self, file: PolicyFile) -> dict[str, Any]:
+        """Follow another policy file from now on; the caches stay as they are. Returns facts for the log.
+
+        Raises `PolicyError` when it does not fit the model in service; then the old one stays.
+        """
+        if self._serving is not None:
+            self._put(self._serving.router, file)
+        self._policy_file = file
+        return {"version": file.version, "source": file.source, "tiers": [tier.name for tier in file.tiers]}
+
+    def _put(self, router: "Router", file: PolicyFile | None) -> None:
+        policy = policy_of(router, self._fast_tasks, threshold=self._threshold, file=file)
+        self._serving = Serving(router, policy)
+        self.reason = None
+        self._placed(self._serving)
 
     async def fill(
         self,
@@ -121,6 +159,40 @@ class ModelHolder:
                 await sleep(RETRY_S)
 
 
-def policy_of(router: "Router", fast_tasks: Sequence[str]) -> Policy:
-    """The operator's policy where there is one, else the model's own. Raises `UnknownTask`."""
-    return policy_for(router.manifest.tasks, router.manifest.policy, fast_tasks=fast_tasks)
+def policy_of(
+    router: "Router",
+    fast_tasks: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    file: PolicyFile | None = None,
+) -> Policy:
+    """The operator's policy where there is one, else the model's own.
+
+    Raises `UnknownTask` for ROUTE_FAST_TASKS, `PolicyError` for POLICY_FILE.
+    """
+    return policy_for(
+        router.manifest.tasks,
+        router.manifest.policy,
+        fast_tasks=fast_tasks,
+        threshold=threshold,
+        file=file,
+        learnt=getattr(router, "learns", False),
+    )
+
+
+def policy_statistics(
+    policy: Policy, file: PolicyFile | None, trouble: str | None = None
+) -> PolicyStatistics:
+    """A policy as it is told to people."""
+    bounds = [0.5 if bound == HALF else bound for bound in policy.boundaries()]
+    return PolicyStatistics(
+        source=policy.source,
+        file=file.path if file else None,
+        version=file.version if file else None,
+        threshold=round(1 - bounds[0], 6),
+        tiers=dict(zip(policy.names, (round(bound, 6) for bound in bounds), strict=True)),
+        needs=dict(zip(policy.tasks, policy.needs, strict=True)),
+        options=policy.options,
+        predicates=tuple(policy.predicates),
+        trouble=trouble,
+    )

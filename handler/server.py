@@ -21,6 +21,7 @@ from handler import __version__
 from handler.log import ForeignLines, Log
 from handler.machine import raise_open_files
 from handler.policy import UnknownTask
+from handler.policy_file import PolicyError
 from handler.settings import Settings
 from handler.wiring import Parts, assemble, load_router
 
@@ -42,8 +43,6 @@ START_MAX_S = 5.0
 # files, since a gateway without a file left can answer nobody. `OTHER_FILES` are for all else.
 CONNECTIONS_MAX = 16_384
 OTHER_FILES = 128
-# How often the files of keys are looked at.
-KEYS_LOOK_S = 1.0
 BACKLOG = 2048
 
 
@@ -92,7 +91,7 @@ class Process:
             background.append(tasks.create_task(self._settle(first_load)))
             if self.parts.gateway.l2:
                 background.append(tasks.create_task(self.parts.gateway.l2.run()))
-            background.append(tasks.create_task(self._watch_keys()))
+            background.append(tasks.create_task(self.parts.follower.run()))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
             if self.parts.callers is None and not is_loopback(self.settings.host):
@@ -116,23 +115,6 @@ class Process:
         await self.parts.model.fill(first_load)
         gc.freeze()
         gc.enable()
-
-    async def _watch_keys(self) -> None:
-        """Follow the files of keys, for as long as the process lives."""
-        rings = {"API_KEYS_FILE": self.parts.callers, "OPS_KEYS_FILE": self.parts.operators}
-        logged: dict[str, str] = {}
-        while any(rings.values()):
-            await asyncio.sleep(KEYS_LOOK_S)
-            for name, ring in rings.items():
-                try:
-                    if ring is not None and await asyncio.to_thread(ring.refresh):
-                        self.log.info("keys_loaded", setting=name, keys=len(ring))
-                    logged.pop(name, None)
-                except (OSError, ValueError) as exc:
-                    why = exc.strerror if isinstance(exc, OSError) else str(exc)
-                    if logged.get(name) != why:  # once per reason, not once per second
-                        self.log.error("keys_not_loaded", setting=name, message=f"{why}; the old keys stay")
-                    logged[name] = str(why)
 
     async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
         """Answer all that was accepted, then close.
@@ -164,7 +146,12 @@ class Process:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         return ending
+
+    def _on_hangup(self) -> None:
+        self.log.info("signal", signal="SIGHUP")
+        self.parts.follower.nudge()
 
     def _end_now(self, event: str, code: int) -> None:
         self.log.error(event, active=self.parts.telemetry.active)
@@ -196,6 +183,9 @@ def serve(settings: Settings) -> int:
         for failure in _leaves(failures):
             if isinstance(failure, UnknownTask):
                 log.error("settings", error_type="SettingsError", message=f"ROUTE_FAST_TASKS: {failure}")
+                os._exit(2)
+            if isinstance(failure, PolicyError):
+                log.error("settings", error_type="SettingsError", message=f"POLICY_FILE: {failure}")
                 os._exit(2)
             log.error("died", error=failure, message="a part that the gateway cannot live without has ended")
         # Not `return`: a hung lane or a half-stopped listener must not keep a dead gateway up.

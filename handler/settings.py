@@ -33,6 +33,10 @@ SECRET: dict[str, tuple[Callable[[str], object], str]] = {
 }
 
 
+class Default(float):
+    """A default that can be told from the same number given by an operator."""
+
+
 class SettingsError(Exception):
     """A value that cannot be read. The message names the setting and what it accepts."""
 
@@ -81,13 +85,19 @@ class Settings(msgspec.Struct, frozen=True):
     ] = 20
     confidence_threshold: Annotated[
         float, Meta(ge=0, le=1, description="A fast answer less sure than this goes to slow.")
-    ] = 0.7
+    ] = Default(0.7)
     route_fast_tasks: Annotated[
         str,
         Meta(
             pattern=r"[^\s,]",
             description="Tasks that go to the fast path, by comma, instead of the model's own policy; "
             "all others go slow.",
+        ),
+    ] = ""
+    policy_file: Annotated[
+        str,
+        _doc(
+            "TOML file with an operator's own needs and tiers (docs/need-and-cost.md); read again when it changes."
         ),
     ] = ""
     max_body_bytes: Annotated[Count, _doc("Longest request body that is read.")] = 1_048_576
@@ -144,6 +154,11 @@ class Settings(msgspec.Struct, frozen=True):
     def fast_tasks(self) -> list[str]:
         """`route_fast_tasks` as a list; empty when the model's own policy holds."""
         return [task for given in self.route_fast_tasks.split(",") if (task := given.strip())]
+
+    @property
+    def threshold_given(self) -> bool:
+        """Whether an operator set `confidence_threshold`, be it to its default."""
+        return not isinstance(self.confidence_threshold, Default)
 
     @property
     def model_folder(self) -> Path:

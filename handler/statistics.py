@@ -68,6 +68,28 @@ class L2Statistics(msgspec.Struct, frozen=True):
         return self.trouble is None
 
 
+class PolicyStatistics(msgspec.Struct, frozen=True):
+    """The policy in force.
+
+    source        what a query's need comes from: its tasks, or outcomes
+    file, version of an operator's own, the version by its content; None without one
+    threshold     how sure an answer of the first tier must be: 1 less the first boundary
+    tiers         the greatest need of each, by name, cheapest first
+    needs         by task
+    trouble       why the file as it stands now is not in force; None when it is
+    """
+
+    source: str
+    file: str | None
+    version: str | None
+    threshold: float
+    tiers: Mapping[str, float]
+    needs: Mapping[str, float]
+    options: Mapping[str, float]
+    predicates: tuple[str, ...]
+    trouble: str | None
+
+
 class ModelStatistics(msgspec.Struct, frozen=True):
     """The model in service.
 

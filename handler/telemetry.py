@@ -28,6 +28,7 @@ from handler.statistics import (
     L2Reject,
     L2Statistics,
     ModelStatistics,
+    PolicyStatistics,
 )
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of its own for each, and nobody asks for them
@@ -156,6 +157,9 @@ class Telemetry:
         self._gauge("model_loaded", "1 when a model is loaded.").set_function(lambda: read().loaded)
         self.registry.register(_TrainingShare(read))
 
+    def watch_policy(self, read: Callable[[], PolicyStatistics | None]) -> None:
+        self.registry.register(_PolicyInForce(read))
+
     def watch_l2(self, read: Callable[[], L2Statistics]) -> None:
         """Declare the series of the shared cache level, which do not exist without one."""
         self._stages["l2"] = self._stage.labels("l2")
@@ -277,6 +281,44 @@ class _TrainingShare(Collector):
         for task, share in self._read().training_mix.items():
             family.add_metric([task], share)
         return [family] if family.samples else []
+
+
+class _PolicyInForce(Collector):
+    """The policy as it is now: its old version leaves no series behind."""
+
+    def __init__(self, read: Callable[[], PolicyStatistics | None]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._read()
+        if found is None:  # there is no model yet
+            return
+        name = "query_gateway_policy_"
+        info = GaugeMetricFamily(
+            name + "info",
+            "Always 1; the labels say which policy is in force. The version of a POLICY_FILE is its content's.",
+            labels=["source", "version"],
+        )
+        info.add_metric([found.source, found.version or "default"], 1)
+        yield info
+        need_max = GaugeMetricFamily(
+            name + "need_max",
+            "The greatest need that a tier answers, by its place, 0 the cheapest.",
+            labels=["label"],
+        )
+        for place, bound in enumerate(found.tiers.values()):
+            need_max.add_metric([str(place)], bound)
+        yield need_max
+        yield GaugeMetricFamily(
+            "query_gateway_threshold",
+            "How sure an answer of the first tier must be: 1 less the first boundary.",
+            value=found.threshold,
+        )
+        yield GaugeMetricFamily(
+            name + "refused",
+            "1 while POLICY_FILE as it stands on disk was refused, and the policy before it is in force.",
+            value=int(found.trouble is not None),
+        )
 
 
 class _L2Counts(Collector):

@@ -76,6 +76,31 @@ class ModelCheck(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class TierCheck(msgspec.Struct, frozen=True):
+    name: str
+    need_max: float
+
+
+class PolicyCheck(msgspec.Struct, frozen=True):
+    """The policy in force.
+
+    version    of an operator's POLICY_FILE, by its content
+    threshold  how sure an answer of the first tier must be: 1 less the first boundary
+    need       how much each task needs a large model, 0 to 1
+    error      why the file as it stands now is not in force
+    """
+
+    source: str
+    file: str | None
+    version: str | None
+    threshold: float
+    tiers: list[TierCheck]
+    need: dict[str, float]
+    options: dict[str, float]
+    predicates: list[str]
+    error: str | None
+
+
 class L2Check(msgspec.Struct, frozen=True):
     """How the shared cache level fares since the start.
 
@@ -123,6 +148,7 @@ class Checks(msgspec.Struct, frozen=True):
     cache: CacheCheck
     batch_processor: BatchCheck
     metrics: MetricsCheck
+    policy: PolicyCheck | None = None
 
 
 class DeepReport(msgspec.Struct, frozen=True):

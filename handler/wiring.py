@@ -5,13 +5,17 @@ do, and when they start and end, is elsewhere: `server.py`.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from handler import policy_file
 from handler.batching import Batcher, Plan
 from handler.cache import L1
+from handler.follow import Followed, Follower
 from handler.gateway import Gateway
 from handler.health import Health
 from handler.keys import Keyring
@@ -19,6 +23,7 @@ from handler.l2 import L2
 from handler.log import Log
 from handler.machine import usable_cpus
 from handler.model_holder import ModelHolder
+from handler.policy_file import PolicyError, PolicyFile
 from handler.settings import Settings, SettingsError
 from handler.telemetry import Telemetry
 
@@ -32,6 +37,7 @@ STALL_S = 10.0
 class Parts(msgspec.Struct, frozen=True):
     """Everything that one gateway process holds, wired.
 
+    follower   of the files that may change meanwhile
     callers    whose keys open `/v1/*`; None: no key is asked for
     operators  whose keys open the metrics and the deep report
     """
@@ -43,6 +49,7 @@ class Parts(msgspec.Struct, frozen=True):
     batcher: Batcher
     gateway: Gateway
     health: Health
+    follower: Follower
     callers: Keyring | None
     operators: Keyring | None
 
@@ -55,7 +62,9 @@ def assemble(settings: Settings, log: Log) -> Parts:
         lambda: load_router(settings),
         log,
         fast_tasks=settings.fast_tasks,
-        placed=lambda serving: telemetry.expect_answers(("0", "1"), serving.policy.tasks),
+        threshold=settings.confidence_threshold,
+        policy_file=read_policy(settings),
+        placed=lambda serving: telemetry.expect_answers(serving.policy.labels, serving.policy.tasks),
     )
     lanes = settings.lanes or usable_cpus()
     batcher = Batcher(
@@ -78,12 +87,15 @@ def assemble(settings: Settings, log: Log) -> Parts:
         l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
         batcher=batcher,
         telemetry=telemetry,
-        threshold=settings.confidence_threshold,
         l2=open_l2(settings, telemetry, log) if settings.redis_url else None,
     )
     telemetry.watch_batcher(batcher.statistics)
     telemetry.watch_l1(gateway.l1.statistics)
     telemetry.watch_model(model.statistics)
+    callers = open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
+    operators = open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
+    follower = Follower(_followed(settings, model, callers, operators), log)
+    telemetry.watch_policy(lambda: model.policy_statistics(follower.trouble("POLICY_FILE")))
     return Parts(
         settings=settings,
         log=log,
@@ -91,9 +103,45 @@ def assemble(settings: Settings, log: Log) -> Parts:
         model=model,
         batcher=batcher,
         gateway=gateway,
-        health=Health(gateway, settings),
-        callers=open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file),
-        operators=open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file),
+        health=Health(gateway, settings, follower),
+        follower=follower,
+        callers=callers,
+        operators=operators,
+    )
+
+
+def _followed(
+    settings: Settings, model: ModelHolder, callers: Keyring | None, operators: Keyring | None
+) -> list[Followed]:
+    """What may change on disk while we serve."""
+    found = []
+    if path := settings.policy_file:
+        load = partial(_read_policy, settings)
+        found.append(Followed("POLICY_FILE", "policy", (Path(path),), load, model.place_policy))
+    if callers is not None and (path := settings.api_keys_file):
+        found.append(_followed_keys("API_KEYS_FILE", path, callers))
+    if operators is not None and (path := settings.ops_keys_file):
+        found.append(_followed_keys("OPS_KEYS_FILE", path, operators))
+    return found
+
+
+def _followed_keys(setting: str, path: str, keyring: Keyring) -> Followed:
+    return Followed(setting, "keys", (Path(path),), keyring.refresh, lambda _: {"keys": len(keyring)})
+
+
+def read_policy(settings: Settings) -> PolicyFile | None:
+    """The operator's own policy; None where there is none. Raises `SettingsError`."""
+    try:
+        return _read_policy(settings) if settings.policy_file else None
+    except PolicyError as exc:
+        raise SettingsError(f"POLICY_FILE: {exc}") from None
+
+
+def _read_policy(settings: Settings) -> PolicyFile:
+    return policy_file.read(
+        settings.policy_file,
+        fast_tasks=bool(settings.fast_tasks),
+        threshold_given=settings.threshold_given,
     )
 
 

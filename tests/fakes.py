@@ -112,7 +112,6 @@ class House:
             l1=L1(size_max=l1_size, ttl_s=l1_ttl_s, now=loop.time),
             batcher=self.batcher,
             telemetry=self.telemetry,
-            threshold=0.7,
         )
         self._lanes: list[asyncio.Task[None]] = []
 

@@ -11,6 +11,7 @@ import pytest
 from handler import __version__, server, wire
 from handler.cli import main
 from handler.settings import Settings, names
+from lab.launch import free_port
 from tests.models import TASKS, change, make_toy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,10 +130,86 @@ def test_serve_serves_with_the_settings_of_the_environment(monkeypatch: Patch) -
 def test_check_of_a_good_model_ends_with_0_and_describes_it(capsys: Captured) -> None:
     assert main(["check"]) == 0
 
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, _ = capsys.readouterr().out.splitlines()
     assert first == "settings: ok"
     assert second.startswith("model: ok ")
     assert list(msgspec.json.decode(second.removeprefix("model: ok "))["tasks"]) == list(TASKS)
+
+
+POLICY = """
+[need]
+coding = 0.5
+[[tier]]
+name = "small"
+need_max = 0.25
+[[tier]]
+name = "large"
+need_max = 1
+"""
+
+
+def test_check_shows_the_policy_that_would_be_in_force(
+    tmp_path: Path, capsys: Captured, monkeypatch: Patch
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY)
+    monkeypatch.setenv("POLICY_FILE", str(path))
+
+    assert main(["check"]) == 0
+
+    policy = msgspec.json.decode(capsys.readouterr().out.splitlines()[2].removeprefix("policy: ok "))
+    assert (policy["file"], policy["threshold"], policy["need"]["coding"]) == (str(path), 0.75, 0.5)
+    assert policy["tiers"] == [{"name": "small", "need_max": 0.25}, {"name": "large", "need_max": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "told"),
+    [
+        ("[need]\npoetry = 1", {}, "policy.toml:2: 'poetry' is not a task of this model"),
+        ("source = 'votes'", {}, "policy.toml:1: source is 'votes'; accepted: tasks, outcomes"),
+        ("source = 'outcomes'", {}, 'policy.toml:1: source = "outcomes" takes a model that has learnt'),
+        (POLICY, {"CONFIDENCE_THRESHOLD": "0.7"}, "policy.toml:4: CONFIDENCE_THRESHOLD is set too"),
+        ("[need]\ncoding = 1", {"ROUTE_FAST_TASKS": "coding"}, "policy.toml:1: ROUTE_FAST_TASKS is set too"),
+        ("source = 'outcomes'", {"ROUTE_FAST_TASKS": "coding"}, "policy.toml:1: ROUTE_FAST_TASKS is set too"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_policy_file_that_cannot_be_followed_ends_with_2_and_its_line(
+    command: str,
+    text: str,
+    settings: dict[str, str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: Patch,
+) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(text)
+    environ = {"POLICY_FILE": str(path), "PORT": str(free_port()), **settings}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "handler", command], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert ran.returncode == 2
+    assert f"POLICY_FILE: {tmp_path / told.partition(': ')[0]}: {told.partition(': ')[2]}" in (
+        ran.stdout + ran.stderr
+    ).replace('\\"', '"')
+
+
+def test_check_warns_of_new_easy_tasks_that_an_old_list_keeps_slow(
+    model: Path, capsys: Captured, monkeypatch: Patch
+) -> None:
+    change(model, policy=dict.fromkeys(TASKS, "fast"))
+    monkeypatch.setattr("handler.policy.FIRST_TASKS", frozenset(TASKS) - {"coding", "reasoning"})
+    monkeypatch.setenv("ROUTE_FAST_TASKS", "summarization,closed_qa")
+
+    assert main(["check"]) == 0
+
+    warning = capsys.readouterr().err
+    assert warning.startswith("query-gateway: warning: ROUTE_FAST_TASKS names tasks of the first edition")
+    assert warning.endswith(": coding, reasoning\n")
 
 
 def test_check_of_a_bad_model_ends_with_1_and_says_why(model: Path, capsys: Captured) -> None:

@@ -26,7 +26,7 @@ class World:
         self.loads = 0
         self.lines = io.StringIO()
         self.word = "one"
-        self.item = Followed("WORD_FILE", (self.path,), self.load, self.place)
+        self.item = Followed("WORD_FILE", "word", (self.path,), self.load, self.place)
         self.follower = Follower([self.item], Log(self.lines), in_thread=at_once)
 
     def load(self) -> str:
@@ -67,7 +67,7 @@ def test_a_changed_file_is_taken_up_within_a_look(tmp_path: Path) -> None:
     world.followed(steps)
 
     assert world.word == "another"
-    assert world.events() == ["taken_up"]
+    assert world.events() == ["word_loaded"]
 
 
 def test_a_file_that_does_not_change_is_not_read_again(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read_leaves_the_old_one(tmp_path: Path) -> None:
     assert world.item.trouble == "line 1: a word that nobody can read"
     line = json.loads(world.lines.getvalue())
     assert (line["setting"], line["error_type"]) == ("WORD_FILE", "SettingsError")
-    assert line["message"] == "line 1: a word that nobody can read; the old one stays"
+    assert line["message"] == "line 1: a word that nobody can read; what was loaded before stays in force"
 
 
 def test_what_is_read_but_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_one_lasting_reason_is_told_once(tmp_path: Path) -> None:
 
     world.followed(steps)
 
-    assert world.events() == ["not_taken_up"]
+    assert world.events() == ["word_not_loaded"]
 
 
 def test_a_refused_file_is_tried_again_from_time_to_time_though_it_looks_the_same(tmp_path: Path) -> None:

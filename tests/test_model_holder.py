@@ -5,6 +5,7 @@ import io
 import json
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from handler.errors import ModelError, ModelNotReady
 from handler.log import Log
 from handler.model import Router
 from handler.model_holder import RETRY_S, ModelHolder
+from handler.policy_file import PolicyError, PolicyFile, parse
 from tests import virtual
 from tests.fakes import FakeRouter
 
@@ -48,6 +50,89 @@ def test_a_model_that_appears_is_taken_up() -> None:
     assert holder.loaded
     assert holder.version == "fake"
     assert folder.looks == 4
+
+
+def loaded(**options: Any) -> tuple[ModelHolder, io.StringIO]:
+    lines = io.StringIO()
+    holder = ModelHolder(Path("models"), lambda: FakeRouter(), Log(lines), **options)  # type: ignore[arg-type, return-value]
+    holder.place(FakeRouter())  # type: ignore[arg-type]
+    return holder, lines
+
+
+def policy_file(text: str) -> PolicyFile:
+    return parse(text.encode(), "policy.toml")
+
+
+def test_a_policy_file_is_in_force_from_the_first_model_on() -> None:
+    holder, _ = loaded(policy_file=policy_file("[need]\ncreative_writing = 0.25"))
+
+    assert holder.serving.policy.needs == (0.0, 0.25)
+
+
+def test_another_policy_file_takes_the_place_of_the_first_for_the_same_model() -> None:
+    holder, _ = loaded(policy_file=policy_file("[need]\ncreative_writing = 0.25"))
+    router = holder.serving.router
+
+    holder.place_policy(policy_file("[need]\ncreative_writing = 0.75"))
+
+    assert holder.serving.policy.needs == (0.0, 0.75)
+    assert holder.serving.router is router
+
+
+def test_a_policy_file_that_does_not_fit_the_model_leaves_the_old_policy() -> None:
+    holder, _ = loaded(policy_file=policy_file("[need]\ncreative_writing = 0.25"))
+
+    with pytest.raises(PolicyError, match="'poetry' is not a task"):
+        holder.place_policy(policy_file("[need]\npoetry = 0.75"))
+
+    holder.place(FakeRouter())  # type: ignore[arg-type]
+    assert holder.serving.policy.needs == (0.0, 0.25)
+
+
+def test_a_policy_file_that_comes_before_the_model_waits_for_it() -> None:
+    holder = ModelHolder(Path("models"), lambda: FakeRouter(), Log(io.StringIO()))  # type: ignore[arg-type, return-value]
+
+    holder.place_policy(policy_file("[need]\ncreative_writing = 0.25"))
+    holder.place(FakeRouter())  # type: ignore[arg-type]
+
+    assert holder.serving.policy.needs == (0.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "threshold", "tiers"),
+    [
+        ({}, 0.7, {"fast": 0.3, "slow": 1.0}),
+        ({"threshold": 0.9}, 0.9, {"fast": 0.1, "slow": 1.0}),
+        ({"threshold": 0.2}, 0.5, {"fast": 0.5, "slow": 1.0}),
+        (
+            {"policy_file": parse(b"tier = [{name = 'a', need_max = 0.4}, {name = 'b', need_max = 1}]", "p")},
+            0.6,
+            {"a": 0.4, "b": 1.0},
+        ),
+    ],
+)
+def test_the_policy_in_force_is_told_with_its_threshold(
+    options: dict[str, Any], threshold: float, tiers: dict[str, float]
+) -> None:
+    holder, _ = loaded(**options)
+
+    told = holder.policy_statistics()
+
+    assert told is not None
+    assert (told.threshold, told.tiers) == (threshold, tiers)
+
+
+def test_there_is_no_policy_to_tell_of_before_there_is_a_model() -> None:
+    assert ModelHolder(Path("m"), lambda: FakeRouter(), Log(io.StringIO())).policy_statistics() is None  # type: ignore[arg-type, return-value]
+
+
+def test_an_operators_old_list_of_fast_tasks_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handler.policy.FIRST_TASKS", frozenset({"creative_writing"}))
+
+    _, lines = loaded(fast_tasks=["creative_writing"])
+
+    warning = json.loads(lines.getvalue().splitlines()[-1])
+    assert (warning["event"], warning["tasks"]) == ("new_tasks_kept_slow", ["summarization"])
 
 
 def test_one_lasting_reason_is_logged_once() -> None:
