@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from handler.errors import ModelError
 from handler.policy import Route, Scores
-from handler.query import Limits, Normalised, normalise
+from handler.query import Limits, Normalised, normalise, seen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 # Before the first session, so that nothing is ever recorded, let alone sent.
 ort.disable_telemetry_events()
 
-FORMAT = 1
+FORMAT = 2
+# Format 1 had no curve and no hidden output; its models are served as they are.
+FORMATS_READ = (1, 2)
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -41,7 +43,7 @@ PAD_ID = 0
 # What a run costs beside its tokens, in tokens: 0.16 ms where a token takes 0.04.
 RUN_TOKENS = 4
 # Raised when `normalise` or the padding changes what the model sees: old answers must not be read.
-TEXT_VERSION = 1
+TEXT_VERSION = 2
 
 
 FilesState = Literal["present", "missing", "changed"]
@@ -52,6 +54,20 @@ class Golden(msgspec.Struct, frozen=True):
 
     text: str
     probabilities: list[float]
+
+
+class CurvePoint(msgspec.Struct, frozen=True):
+    """What one threshold does, measured on prompts that were kept from training.
+
+    share_fast  of all queries, sent fast
+    wrong_fast  of the queries that need the large model, sent fast
+    easy_fast   of the queries that the small model can answer, sent fast
+    """
+
+    threshold: float
+    share_fast: float
+    wrong_fast: float
+    easy_fast: float
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -68,6 +84,8 @@ class Manifest(msgspec.Struct, frozen=True):
     golden_tolerance: float
     # What share of the training data each task had; empty where the builder did not say.
     training_mix: dict[str, float] = {}
+    # From the lowest threshold to the highest; empty where the builder did not measure it.
+    curve: list[CurvePoint] = []
 
     @property
     def digest(self) -> bytes:
@@ -89,11 +107,15 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One scored batch and where its time went, in seconds."""
+    """One scored batch and where its time went, in seconds.
+
+    hidden  (query, 384) float32, the last layer's state of [CLS]; None unless it was asked for
+    """
 
     scores: list[Scores]
     tokenize_s: float
     infer_s: float
+    hidden: "NDArray[np.float32] | None" = None
 
 
 class Router:
@@ -110,45 +132,86 @@ class Router:
         """Score a batch of normalised queries; the same scores for each as if it came alone."""
         return self.run(queries).scores
 
-    def run(self, queries: Sequence[Normalised]) -> Run:
-        """`score`, with the time that its two halves took."""
+    def run(self, queries: Sequence[Normalised], *, hidden: bool = False) -> Run:
+        """`score`, with the time that its two halves took.
+
+        hidden  also give out the last state of [CLS], which models of format 1 do not have
+        """
         started = time.perf_counter()
         rows, cut = self._tokens(queries)
         tokenized = time.perf_counter()
         packed: list[bytes] = [b""] * len(rows)
+        states: list[NDArray[np.float32] | None] = [None] * len(rows)
         for together in by_length([len(row) for row in rows]):
-            for place, probabilities in zip(together, self._infer([rows[i] for i in together]), strict=True):
-                packed[place] = probabilities.tobytes()
+            found, of_cls = self._infer([rows[i] for i in together], hidden)
+            for n, place in enumerate(together):
+                packed[place] = found[n].tobytes()
+                states[place] = None if of_cls is None else of_cls[n]
         scores = [
             Scores(row, truncated=was_cut or query.clipped)
             for row, was_cut, query in zip(packed, cut, queries, strict=True)
         ]
-        return Run(scores, tokenized - started, time.perf_counter() - tokenized)
+        return Run(
+            scores,
+            tokenized - started,
+            time.perf_counter() - tokenized,
+            np.stack(states).astype("<f4") if hidden and states else None,  # type: ignore[arg-type]
+        )
+
+    def seen(self, text: str) -> list[tuple[int, int]]:
+        """Say which characters of a text the model reads: (start, end) in code points, in order."""
+        limits = self.manifest.limits
+        encoding = self._tokenizer.encode(normalise(text, limits).text)
+        content = [place for place in encoding.offsets if place[1] > place[0]]
+        if len(content) > limits.tokens_max:
+            tail = content[len(content) - limits.tail_tokens_max :]
+            content = content[: limits.head_tokens_max] + tail
+        # Blanks between tokens were read as well as the tokens.
+        joined: list[tuple[int, int]] = []
+        for start, end in content:
+            if joined and start - joined[-1][1] <= 1:
+                joined[-1] = (joined[-1][0], end)
+            else:
+                joined.append((start, end))
+        return seen(text, limits, joined)
 
     def _tokens(self, queries: Sequence[Normalised]) -> tuple[list[list[int]], list[bool]]:
         """Tokenize and cut. Returns each query's token ids, and whether its middle was cut out."""
         encodings = self._tokenizer.encode_batch_fast([query.text for query in queries])
         limits = self.manifest.limits
-        rows: list[list[int]] = []
-        cut: list[bool] = []
-        for encoding in encodings:
-            row = encoding.ids
-            over = len(row) - 2 > limits.tokens_max
-            if over:  # [CLS] rides with the head, [SEP] with the tail
-                row = row[: limits.head_tokens_max + 1] + row[len(row) - limits.tail_tokens_max - 1 :]
-            rows.append(row)
-            cut.append(over)
-        return rows, cut
+        whole = [encoding.ids for encoding in encodings]
+        rows = [cut_tokens(row, limits) for row in whole]
+        return rows, [len(row) < len(before) for row, before in zip(rows, whole, strict=True)]
 
-    def _infer(self, rows: list[list[int]]) -> "NDArray[np.float32]":
-        """Pad to the longest and run. Returns probabilities (query, task), little-endian float32."""
-        ids = np.full((len(rows), max(map(len, rows))), PAD_ID, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
-        (logits,) = self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
-        return calibrated(logits, self.manifest.temperature).astype("<f4", copy=False)
+    def _infer(
+        self, rows: list[list[int]], hidden: bool = False
+    ) -> "tuple[NDArray[np.float32], NDArray[np.float32] | None]":
+        """Pad to the longest and run.
+
+        returns  probabilities (query, task), little-endian float32; states (query, 384) if asked for
+        """
+        names = ["logits", "hidden"] if hidden else ["logits"]
+        logits, *states = self._session.run(names, padded(rows))
+        probabilities = calibrated(logits, self.manifest.temperature).astype("<f4", copy=False)
+        return probabilities, states[0] if hidden else None
+
+
+def padded(rows: Sequence[Sequence[int]]) -> "dict[str, NDArray[np.int64]]":
+    """Pad token ids to the longest row: input_ids and attention_mask, both (query, token) int64."""
+    ids = np.full((len(rows), max(map(len, rows))), PAD_ID, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def cut_tokens(row: list[int], limits: Limits) -> list[int]:
+    """Cut a query's token ids, [CLS] and [SEP] among them, to its head and its tail."""
+    if len(row) - 2 <= limits.tokens_max:
+        return row
+    # [CLS] rides with the head, [SEP] with the tail.
+    return row[: limits.head_tokens_max + 1] + row[len(row) - limits.tail_tokens_max - 1 :]
 
 
 def by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -194,9 +257,10 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ModelError(f"{folder / MANIFEST} is not a model manifest: {exc}") from None
-    if manifest.format != FORMAT:
+    if manifest.format not in FORMATS_READ:
         raise ModelError(
-            f"{folder / MANIFEST} has format {manifest.format}; this gateway reads format {FORMAT}"
+            f"{folder / MANIFEST} has format {manifest.format}; this gateway reads formats "
+            + " and ".join(map(str, FORMATS_READ))
         )
     if set(manifest.policy) != set(manifest.tasks) or len(set(manifest.tasks)) != len(manifest.tasks):
         raise ModelError(f"{folder / MANIFEST}: the policy must route each task once")
@@ -242,12 +306,13 @@ def load(folder: Path, *, threads: int = 1) -> Router:
         raise ModelError(f"{folder / TOKENIZER} is not a tokenizer: {exc}") from None
     tokenizer.no_padding()  # we pad and cut ourselves, once per batch
     tokenizer.no_truncation()
-    router = Router(manifest, tokenizer, _session(folder / GRAPH, content[GRAPH], threads))
+    router = Router(manifest, tokenizer, session(content[GRAPH], threads, str(folder / GRAPH)))
     _prove(router, folder)
     return router
 
 
-def _session(path: Path, graph: bytes, threads: int) -> ort.InferenceSession:
+def session(graph: bytes, threads: int = 1, name: str = GRAPH) -> ort.InferenceSession:
+    """Open a graph as it is served. Raises `ModelError`, which calls the graph by its name."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -257,7 +322,7 @@ def _session(path: Path, graph: bytes, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # ONNX Runtime has no common base class
-        raise ModelError(f"{path} is not a graph that this ONNX Runtime can open: {exc}") from None
+        raise ModelError(f"{name} is not a graph that this ONNX Runtime can open: {exc}") from None
 
 
 def _prove(router: Router, folder: Path) -> None:

@@ -327,11 +327,11 @@ def test_a_graph_that_fails_on_a_golden_query_is_refused(folder: Path) -> None:
     assert refusal(folder).startswith(f"{folder / GRAPH} failed on a golden query")
 
 
-@pytest.mark.parametrize("number", [0, 2, 99])
+@pytest.mark.parametrize("number", [0, 3, 99])
 def test_another_format_is_refused(number: int, folder: Path) -> None:
     change(folder, format=number)
 
-    assert refusal(folder) == (f"{folder / MANIFEST} has format {number}; this gateway reads format 1")
+    assert refusal(folder) == (f"{folder / MANIFEST} has format {number}; this gateway reads formats 1 and 2")
 
 
 @pytest.mark.parametrize(
@@ -677,7 +677,7 @@ Spoil = Callable[[Path], None]
     [
         lambda folder: (folder / GRAPH).unlink(),
         lambda folder: (folder / TOKENIZER).write_bytes(b"{}"),
-        lambda folder: change(folder, format=2),
+        lambda folder: change(folder, format=3),
     ],
     ids=["no graph", "another tokenizer", "another format"],
 )

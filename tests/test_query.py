@@ -1,21 +1,26 @@
 """What the model is shown of a text, what that is called, and what it will cost."""
 
+import json
 import tracemalloc
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from handler.conversation import Turn, written
 from handler.query import (
+    BEFORE,
     BYTES_PER_TOKEN,
     CUT,
     KEY_BYTES,
     SPECIAL_TOKENS,
     Limits,
     Normalised,
+    ask_place,
     estimate_tokens,
     key,
     normalise,
+    seen,
 )
 
 LIMITS = Limits(head_tokens_max=96, tail_tokens_max=32, head_chars_max=30, tail_chars_max=10)
@@ -209,3 +214,132 @@ def test_an_estimate_counts_bytes_so_that_other_scripts_are_not_taken_for_cheap(
 
     assert estimate_tokens(latin, LIMITS) == 100 // BYTES_PER_TOKEN + 1 + SPECIAL_TOKENS
     assert estimate_tokens(chinese, LIMITS) == 300 // BYTES_PER_TOKEN + 1 + SPECIAL_TOKENS
+
+
+# Conversations
+
+
+ROOMY = Limits(
+    head_tokens_max=88,
+    tail_tokens_max=48,
+    head_chars_max=280,
+    tail_chars_max=200,
+    ask_chars_max=180,
+    context_chars_max=160,
+)
+ASK = "Prove that there are infinitely many primes."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"User: {ASK}",
+        f"<|im_start|>user\n{ASK}<|im_end|>\n<|im_start|>assistant\n",
+        json.dumps([{"role": "user", "content": ASK}]),
+        written([Turn("user", ASK), Turn("assistant", "Suppose not …")]),
+        f"<system-reminder>Summarize.</system-reminder>\n{ASK}",
+        json.dumps([{"role": "user", "content": f"User: {ASK}"}]),
+    ],
+)
+def test_an_ask_has_one_key_whatever_form_its_conversation_comes_in(text: str) -> None:
+    assert normalise(text, ROOMY) == normalise(ASK, ROOMY)
+
+
+def test_what_was_said_before_a_short_ask_stands_behind_it() -> None:
+    text = written(
+        [
+            Turn("system", "Be BRIEF."),
+            Turn("user", "Any  poem?"),
+            Turn("assistant", "…"),
+            Turn("user", "Shorter"),
+        ]
+    )
+
+    assert normalise(text, ROOMY).text == f"shorter{BEFORE}any poem?{BEFORE}be brief."
+
+
+def test_limits_without_room_for_context_show_the_ask_alone() -> None:
+    text = written([Turn("user", "A poem?"), Turn("user", "Shorter")])
+
+    assert normalise(text, LIMITS).text == "shorter"
+
+
+def test_a_transcript_is_not_called_clipped_for_what_was_said_before() -> None:
+    text = written([Turn("user", "long " * 1000), Turn("user", "Shorter")])
+
+    assert not normalise(text, ROOMY).clipped
+
+
+# The ask in a long text
+
+PAGE = "\n\n".join(
+    f"Paragraph {i} of the minutes says that the committee met and that nothing was decided about the bridge."
+    for i in range(30)
+)
+
+
+@pytest.mark.parametrize(
+    "ask", ["Summarize this in two lines.", "who paid for the bridge?", "turn it into a poem pls"]
+)
+@pytest.mark.parametrize("place", [0, 7, 15, 24, 30])
+def test_the_ask_of_a_long_text_is_shown_wherever_it_stands(ask: str, place: int) -> None:
+    paragraphs = PAGE.split("\n\n")
+    text = "\n\n".join([*paragraphs[:place], ask, *paragraphs[place:]])
+
+    assert normalise(text, ROOMY).text.startswith(ask.lower())
+
+
+@given(text=texts)
+def test_a_place_of_an_ask_is_a_place_of_the_text(text: str) -> None:
+    place = ask_place(text)
+
+    assert (place is None) == (not text.strip())
+    assert place is None or 0 <= place[0] < place[1] <= len(text)
+
+
+# What was seen
+
+
+def folded(text: str) -> str:
+    return " ".join(text.split()).lower()
+
+
+@given(text=texts)
+@example(text="word " * 400)
+@example(text=PAGE)
+@example(text=f"User: {ASK}\nAssistant: ok\nUser: İ {PAGE}")
+def test_what_was_seen_is_in_what_was_shown(text: str) -> None:
+    shown = normalise(text, ROOMY).text
+
+    read = "".join(text[start:end] for start, end in seen(text, ROOMY))
+    assert set(folded(read)) <= set(shown) | {" "}
+
+
+@given(text=st.text("abc DEF\n.?", max_size=480))
+def test_of_a_text_within_the_limits_all_but_the_blanks_is_seen(text: str) -> None:
+    read = {i for start, end in seen(text, ROOMY) for i in range(start, end)}
+
+    assert read >= {i for i, sign in enumerate(text) if not sign.isspace()}
+
+
+@given(text=texts, kept=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=3))
+def test_spans_are_in_order_apart_and_within_the_text(text: str, kept: list[tuple[int, int]]) -> None:
+    spans = seen(text, ROOMY, kept)
+
+    bounds = [bound for span in spans for bound in span]
+    assert bounds == sorted(set(bounds))
+    assert not bounds or 0 <= bounds[0] <= bounds[-1] <= len(text)
+
+
+def test_of_a_transcript_the_last_turn_is_seen_where_it_stands() -> None:
+    text = f"User: hello\nAssistant: hi\nUser: {ASK} {ASK} {ASK} {ASK} {ASK} {ASK} {ASK}"
+
+    assert seen(text, ROOMY) == [(text.rindex("User: ") + 6, len(text))]
+
+
+def test_of_json_the_ask_is_seen_behind_its_escapes() -> None:
+    text = json.dumps([{"role": "user", "content": 'Say "no"\nö 😀 now'}])
+
+    ((start, *_), *_, (*_, end)) = seen(text, LIMITS)
+
+    assert text[start:end] == json.dumps('Say "no"\nö 😀 now')[1:-1]
