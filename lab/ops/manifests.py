@@ -26,6 +26,7 @@ import kubernetes_validate
 import yaml
 
 from lab.launch import ROOT
+from lab.unproven import unproven
 
 INFRA = ROOT / "infra"
 RULE = INFRA / "kubernetes/overlays/prometheus-operator/prometheusrule.yaml"
@@ -191,7 +192,7 @@ def main() -> int:
         failures.append(
             f"{RULE.relative_to(ROOT)} is not what the rules say: python -m lab.ops.manifests --write"
         )
-    print("".join(f"- {line}\n" for line in sorted(missed)), end="")
+    unproven(sorted(missed))
     print(f"{count} manifests, {len(failures)} refused")
     print("\n".join(failures))
     return 1 if failures else 0

@@ -24,6 +24,7 @@ from pathlib import Path
 from lab.launch import ROOT
 from lab.ops import stack
 from lab.ops.commands import DOCUMENT, REFERENCE, Command
+from lab.unproven import unproven
 
 ENDLESS_S = 4
 APPLY = "docker compose up -d gateway"  # an edit of compose.yaml
@@ -222,8 +223,7 @@ def main() -> int:
                         )
         finally:
             stack.shell("docker compose down -v --remove-orphans", folder)
-    for line in typist.left_out:
-        print("left out:", line)
+    unproven(f"the runbook's {line}" for line in typist.left_out)
     print(f"runbook: {typist.typed} commands typed, {len(typist.failed)} did not show what they should")
     for line in typist.failed:
         print("  ", line)
