@@ -56,6 +56,10 @@ load *arguments: (_install "serve") (_install "load")
 chaos *arguments: (_install "dev")
     {{ python }} -m lab.chaos "$@"
 
+# Run every recipe of integrations/ against its real program, and print the table (`just integrations --list`)
+integrations *arguments: (_install "dev") (_install "integrations")
+    {{ python }} -m lab.integrations "$@"
+
 # Build the serving image
 image *arguments:
     docker build --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t query-gateway:latest "$@" .

@@ -12,6 +12,8 @@ without() { sed 's/^/--no-emit-package=/' "$@"; }
 
 compile just.in -o just.txt
 compile load.in -o load.txt
+compile integrations.in -o integrations.txt
+compile litellm.in -o litellm.txt
 # One resolution for all, so that what is tested is what is served.
 compile dev.in serve.in ../pyproject.toml -o all.txt
 grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)' all.txt | sort -u > torch-family

@@ -1,20 +1,43 @@
 #!/usr/bin/env bash
-# Install what serving (serve), tests, checks and model building (dev) or load tests (load)
-# need, into a virtual environment of its own. Does nothing when the lock files have not changed.
+# Install what serving (serve), tests, checks and model building (dev), load tests (load) or the
+# recipes for other people's programs (integrations) need, into a virtual environment of its own.
+# Does nothing when the lock files have not changed.
 #
 #   scripts/install.sh serve   .venv      the locked serving set and the gateway
 #   scripts/install.sh dev     .venv-dev  the same, test tools, torch and a Redis server
 #   scripts/install.sh load    .venv-load what drives load tests, without the gateway
+#   scripts/install.sh integrations       .venv-integrations and .venv-litellm: clients and proxies;
+#                                         where CI=true, nginx and HAProxy too, from the system's packages
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kind=${1:?serve, dev or load}
+kind=${1:?serve, dev, load or integrations}
 case $kind in
 serve) venv=.venv locks=(requirements/serve.txt) ;;
 dev) venv=.venv-dev locks=(requirements/dev.txt requirements/torch-cpu.txt requirements/torch.txt requirements/torch-accelerator.txt) ;;
 load) venv=.venv-load locks=(requirements/load.txt) ;;
-*) echo "install.sh: $kind: expected serve, dev or load" >&2 && exit 2 ;;
+integrations) venv=.venv-integrations locks=(requirements/integrations.txt) ;;
+litellm) venv=.venv-litellm locks=(requirements/litellm.txt) ;;
+*) echo "install.sh: $kind: expected serve, dev, load or integrations" >&2 && exit 2 ;;
 esac
+
+# The system's proxies, which nobody but a machine that is there for it gets unasked. Debian starts
+# them as services; ours are started by the recipes' checks.
+system_proxies() {
+    [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
+    ! { command -v nginx && command -v haproxy && [ -e /usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so ]; } >/dev/null || return 0
+    echo "Installing nginx and HAProxy …" >&2
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        nginx-light libnginx-mod-http-js libnginx-mod-http-headers-more-filter haproxy; } >/dev/null 2>&1 ||
+        echo "install.sh: no nginx or HAProxy from the system's packages: their recipes are not proven here" >&2
+    for service in nginx haproxy; do
+        service "$service" stop >/dev/null 2>&1 || true
+    done
+}
+if [ "$kind" = integrations ]; then
+    system_proxies
+    "$0" litellm
+fi
 
 # The gateway itself is installed in place, so only what its installation reads counts.
 stamp=$(cat "${locks[@]}" pyproject.toml handler/__init__.py "$0" | sha256sum | cut -c1-64)
@@ -64,7 +87,7 @@ if [ "$kind" = dev ]; then
 else
     locked -r "${locks[0]}"
 fi
-if [ "$kind" != load ]; then
+if [ "$kind" = serve ] || [ "$kind" = dev ]; then
     pip install --quiet --no-deps --no-build-isolation --editable .
     # Otherwise every start would compile the gateway anew where writing bytecode is switched off.
     "$venv/bin/python" -m compileall -q handler

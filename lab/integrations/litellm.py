@@ -1,0 +1,203 @@
+"""LiteLLM's proxy with the gateway as its classifier, in front of two stub models."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from lab.integrations.behind import DIGEST, KEY, crowd
+from lab.integrations.checks import Broken, Table, require
+from lab.integrations.models import Models
+from lab.integrations.recipes import KEPT, LITELLM, Ports, program, rendered
+from lab.integrations.traffic import EASY, HARD
+from lab.launch import CLASSIFY, Served, Server, answers
+
+NAME = "litellm"
+MASTER_KEY = "sk-0f7c1d5ab2e94c3890d17e6a5b4c3d2e1f00112233445566"
+PROMPTS = [text.format(n=n) for n in range(20) for text in (EASY + HARD)][:200]
+STARTED_WITHIN_S = 150.0
+CALLERS = 8
+CAUSE, TIER = "x-litellm-complexity-router-cause", "x-litellm-complexity-router-tier"
+OURS = "jev_classifier"
+# What its log says when it did not take our word.
+SORRY = ("classifier failed", "falling back", "circuit is open", "fallback_tier", "routing to default")
+
+
+@dataclass
+class Setting:
+    ports: Ports
+    models: Models
+    proxy: Server
+    gateway_command: Sequence[str]
+    read: int = 0
+
+    @contextlib.contextmanager
+    def gateway(self, **settings: str) -> Iterator[Served]:
+        environ = {"PORT": str(self.ports.gateway), "API_KEYS": DIGEST, "LOG_LEVEL": "ERROR"} | settings
+        with Served(environ, command=self.gateway_command) as served:
+            yield served
+
+    def log(self) -> str:
+        """What the proxy has written since this was last asked."""
+        whole = self.proxy.text()
+        new, self.read = whole[self.read :], len(whole)
+        return new
+
+    async def ask(
+        self, prompts: Sequence[str], model: str = "auto", callers: int = CALLERS
+    ) -> list[httpx.Response]:
+        """Send chats through the proxy; an answer for each prompt, in order."""
+        told: dict[int, httpx.Response] = {}
+        waiting = iter(enumerate(prompts))
+        async with httpx.AsyncClient(base_url=self.proxy.url, timeout=60.0, trust_env=False) as client:
+
+            async def caller() -> None:
+                for number, prompt in waiting:
+                    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+                    headers = {"authorization": f"Bearer {MASTER_KEY}", "x-query-route": "fast"}
+                    told[number] = await client.post("/v1/chat/completions", json=body, headers=headers)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(callers):
+                    group.create_task(caller())
+        answers = [told[number] for number in range(len(prompts))]
+        failed = [answer for answer in answers if answer.status_code != 200]
+        require(
+            not failed,
+            f"{len(failed)} of {len(answers)} users failed, e.g. {failed and failed[0].text[:300]}",
+        )
+        return answers
+
+
+def _models(told: Sequence[httpx.Response]) -> list[str]:
+    return [str(answer.json()["choices"][0]["message"]["content"]) for answer in told]
+
+
+def _taken(told: Sequence[httpx.Response], log: str) -> None:
+    """Raise unless LiteLLM took our word every time."""
+    causes = Counter(answer.headers.get(CAUSE, "none") for answer in told)
+    require(set(causes) == {OURS}, f"routed by {dict(causes)}")
+    sorry = [line for line in log.splitlines() if any(word in line for word in SORRY)]
+    require(not sorry, f"its log says: {sorry[:2]}")
+
+
+async def routes(setting: Setting) -> str:
+    """200 prompts: each goes where the gateway says, and none by LiteLLM's own fallback."""
+    with setting.gateway() as gateway:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=20.0, trust_env=False) as client:
+            wanted = []
+            for prompt in PROMPTS:
+                answer = await client.post(CLASSIFY, json={"text": prompt}, headers={"x-api-key": KEY})
+                wanted.append("small" if answer.raise_for_status().json()["route"] == "fast" else "large")
+        setting.log()
+        told = await setting.ask(PROMPTS)
+        _taken(told, setting.log())
+    got = _models(told)
+    astray = [prompt for prompt, model, want in zip(PROMPTS, got, wanted, strict=True) if model != want]
+    require(not astray, f"{len(astray)} of {len(PROMPTS)} went to the other model, e.g. {astray[:2]}")
+    require({"small", "large"} == set(got), f"nothing is shown where all goes one way: {Counter(got)}")
+    return (
+        f"{len(told)} of {len(PROMPTS)} routed by us: {got.count('small')} small, {got.count('large')} large"
+    )
+
+
+async def flooded(setting: Setting) -> str:
+    """More is asked of the gateway than it can answer: still our word, and the breaker stays shut."""
+    with setting.gateway(QUEUE_MAX="8", QUEUE_MIN="1", LANES="1") as gateway:
+        async with crowd(gateway) as statuses:
+            setting.log()
+            told = await setting.ask(PROMPTS)
+            _taken(told, setting.log())
+        require(statuses["429"], f"it was not flooded: {dict(statuses)}")
+    got = Counter(_models(told))
+    return f"{len(told)} of {len(PROMPTS)} routed by us: {got['small']} small, {got['large']} large; others were told 429 {statuses['429']} times"
+
+
+async def stopped(setting: Setting) -> str:
+    """Nobody listens where the gateway was: the large model answers everybody."""
+    told = await setting.ask(PROMPTS[:40])
+    require(set(_models(told)) == {"large"}, f"answered by {Counter(_models(told))}")
+    return f"{len(told)} of 40 answered, all by the large model"
+
+
+async def frozen(setting: Setting) -> str:
+    """The gateway's process stands still: its first asker waits, its breaker spares the others, all go large."""
+    with setting.gateway() as gateway:
+        os.killpg(gateway.process.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            told = await setting.ask(PROMPTS[:40])
+            took = time.monotonic() - began
+        finally:
+            os.killpg(gateway.process.pid, signal.SIGCONT)
+    require(set(_models(told)) == {"large"}, f"answered by {Counter(_models(told))}")
+    return f"{len(told)} of 40 answered in {took:.1f} s, all by the large model; LiteLLM's breaker is open for 30 s after it"
+
+
+async def added(setting: Setting, pairs: int = 100) -> str:
+    """What asking us costs a user, as the difference of medians; for people who measure."""
+    asked: dict[str, list[float]] = {"auto": [], "large": []}
+    with setting.gateway():
+        for number in range(pairs):
+            for model, took in asked.items():
+                prompt = f"Please write a short story about the number {number} and its friends."
+                began = time.perf_counter()
+                await setting.ask([prompt], model, callers=1)
+                took.append((time.perf_counter() - began) * 1000)
+    medians = {model: statistics.median(took) for model, took in asked.items()}
+    return f"p50 {medians['auto']:.1f} ms when asking, {medians['large']:.1f} ms without: {medians['auto'] - medians['large']:+.1f} ms"
+
+
+async def check(table: Table, gateway_command: Sequence[str], *, measure: bool = False) -> None:
+    """All about LiteLLM, as rows of the table."""
+    ports = Ports()
+    with contextlib.ExitStack() as stack:
+        proxies: list[Server] = []
+
+        async def start() -> str:
+            litellm = program("litellm", venv=LITELLM)
+            folder = stack.enter_context(rendered(NAME, ["config.yaml"], ports, KEY))
+            environ = {name: value for name, value in os.environ.items() if name in KEPT}
+            # Its price list would be fetched from the network at every start.
+            environ |= {
+                "LITELLM_MASTER_KEY": MASTER_KEY,
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                "NO_PROXY": "*",
+            }
+            command = [
+                litellm,
+                "--config",
+                str(folder / "config.yaml"),
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(ports.chat),
+            ]
+            proxy = stack.enter_context(Server(command, port=ports.chat, environ=environ, wait_for=None))
+            began = time.monotonic()
+            while not answers(f"{proxy.url}/health/liveliness"):
+                require(proxy.process.poll() is None, f"it ended:\n{proxy.text()[-1500:]}")
+                if time.monotonic() - began > STARTED_WITHIN_S:
+                    raise Broken(f"it did not start within {STARTED_WITHIN_S:g} s")
+                await asyncio.sleep(0.25)
+            proxies.append(proxy)
+            return "started from its recipe"
+
+        async with Models(ports.small, ports.large) as models:
+            await table.run(f"{NAME}/start", start)
+            if not proxies:
+                return
+            setting = Setting(ports, models, proxies[0], gateway_command)
+            await table.run(f"{NAME}/routes", lambda: routes(setting))
+            await table.run(f"{NAME}/flooded", lambda: flooded(setting))
+            if measure:
+                await table.run(f"{NAME}/added", lambda: added(setting))
+            await table.run(f"{NAME}/stopped", lambda: stopped(setting))
+            await table.run(f"{NAME}/frozen", lambda: frozen(setting))

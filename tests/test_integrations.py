@@ -1,0 +1,125 @@
+"""The recipes' own pages and the runner's own parts; the programs themselves: `just integrations`."""
+
+import asyncio
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from lab.integrations import behind, clients, litellm
+from lab.integrations.__main__ import names
+from lab.integrations.checks import Broken, NotHere, Table, Verdict, chosen
+from lab.integrations.models import Received
+from lab.integrations.recipes import ADDRESSES, KEY_IN_RECIPE, PROXIES, RECIPES, Ports, rendered
+from lab.integrations.traffic import CLAIMS, FORGED, REQUESTS, broken, chats
+
+README = (RECIPES / "README.md").read_text()
+
+
+def test_every_check_is_named_in_the_table_of_recipes() -> None:
+    proven = re.findall(r"\| `([a-z0-9-]+)/[a-z…-]+` \|", README)
+
+    assert sorted(proven) == sorted(names())
+
+
+def test_every_file_of_a_recipe_is_linked_from_the_table() -> None:
+    linked = set(re.findall(r"\]\(([a-z0-9./-]+)\)", README))
+
+    files = {str(path.relative_to(RECIPES)) for path in RECIPES.glob("*/*") if path.suffix != ".pyc"}
+
+    assert {file for file in files if "__pycache__" not in file} == linked
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_proxy_recipe_takes_its_addresses_and_its_key_from_the_runner(name: str) -> None:
+    proxy = PROXIES[name]
+    ports = Ports(gateway=1, small=2, large=3, chat=4, ask=5, decided=6)
+
+    with rendered(proxy.folder, proxy.files, ports, "a-key") as folder:
+        made = "\n".join((folder / file).read_text() for file in proxy.files)
+
+    settings = re.sub(r"^\s*(#|--|//).*$", "", made, flags=re.M)
+    assert KEY_IN_RECIPE not in settings
+    assert "a-key" in settings
+    for address in ADDRESSES.values():
+        assert address not in settings
+
+
+def test_the_same_requests_are_sent_every_time() -> None:
+    chats.cache_clear()
+
+    first = [chat.body for chat in chats()]
+    chats.cache_clear()
+
+    assert [chat.body for chat in chats()] == first
+    assert len(first) == len(broken()) == REQUESTS
+
+
+def test_a_forged_request_claims_each_header_that_means_something() -> None:
+    claimed = {name.lower() for name, _ in CLAIMS}
+
+    assert claimed == {*behind.DECIDED, "x-query-gateway-key"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("x-query-gateway-key", "any"), ("x-query-task", FORGED), ("x-query-anything", "else")],
+)
+def test_a_model_that_is_shown_what_it_may_not_see_is_a_failure(header: tuple[str, str]) -> None:
+    received = Received("small", "POST", "/", [header], b"")
+
+    with pytest.raises(Broken):
+        behind._clean(received)
+
+
+def test_a_decision_that_reaches_the_model_twice_is_a_failure() -> None:
+    received = Received("small", "POST", "/", [("x-query-route", "fast")] * 2, b"")
+
+    with pytest.raises(Broken, match="twice"):
+        behind._clean(received)
+
+
+async def _raise(problem: Exception) -> str:
+    raise problem
+
+
+@pytest.mark.parametrize(
+    ("problem", "verdict"),
+    [
+        (NotHere("apt-get install it"), Verdict.SKIPPED),
+        (Broken("no"), Verdict.FAILED),
+        (OSError("no"), Verdict.FAILED),
+    ],
+)
+def test_a_row_says_how_its_check_ended(problem: Exception, verdict: Verdict) -> None:
+    table = Table()
+
+    asyncio.run(table.run("a/b", lambda: _raise(problem)))
+
+    assert [(row.name, row.verdict) for row in table.results] == [("a/b", verdict)]
+    assert table.counts()[verdict] == 1
+
+
+def test_names_are_chosen_by_how_they_begin() -> None:
+    assert chosen(["envoy-lua", "nginx", "envoy-ext-authz"], ["envoy"]) == ["envoy-lua", "envoy-ext-authz"]
+
+
+def test_a_name_that_nothing_begins_with_is_told() -> None:
+    with pytest.raises(ValueError, match="apache"):
+        chosen(names(), ["apache"])
+
+
+def test_the_runners_keys_are_those_that_the_gateway_is_told_of() -> None:
+    for key, digest in ((behind.KEY, behind.DIGEST), (clients.KEY, clients.DIGEST)):
+        assert hashlib.sha256(key.encode()).hexdigest() == digest
+
+
+def test_litellm_is_pinned_by_hash_to_a_release_that_is_not_the_reported_one() -> None:
+    lock = (Path(__file__).parent.parent / "requirements" / "litellm.txt").read_text()
+
+    pinned = re.search(r"^litellm==(\S+) \\\n    --hash=sha256:", lock, flags=re.M)
+
+    assert pinned
+    assert pinned[1] != "1.107.0"
+    assert litellm.NAME in names()
