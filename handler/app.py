@@ -7,7 +7,8 @@ it first.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from litestar import Litestar, Request, Response, asgi, get
@@ -92,7 +93,7 @@ def build(parts: Parts) -> Litestar:
     @get("/health/deep")
     async def deep(request: Request[Any, Any, Any]) -> ASGIResponse:
         _admit(operators, headers.read(request.scope["headers"]))
-        return _json(200, wire.encode(health.deep()))
+        return _json(200, wire.encode(await health.deep()))
 
     @get("/metrics")
     async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
@@ -118,6 +119,8 @@ def build(parts: Parts) -> Litestar:
             wire.write_error(error), status_code=error.code, headers=extra, media_type="application/json"
         )
 
+    _record = partial(record, parts)
+
     async def _fail(
         send: Send, error: GatewayError, request_id: str, started: float, bug: Exception | None = None
     ) -> None:
@@ -125,18 +128,6 @@ def build(parts: Parts) -> Litestar:
         total_s = time.perf_counter() - started
         extra = headers.of_error(error, request_id, total_s, gateway.model.version)
         await _send(send, error.code, wire.write_error(error), extra)
-
-    def _record(error: GatewayError, request_id: str, bug: Exception | None, *, counted: bool) -> None:
-        if counted:
-            telemetry.failed(error.error_type, error.code)
-        log.error(
-            "request_failed",
-            error_type=error.error_type,
-            error=bug,
-            request_id=request_id,
-            code=error.code,
-            message=error.message,
-        )
 
     def _log_request(answer: Answer, request_id: str, text: str, total_s: float) -> None:
         log.info(
@@ -156,24 +147,37 @@ def build(parts: Parts) -> Litestar:
         openapi_config=None,  # `handler.schema` documents every answer, errors included
         exception_handlers={HTTPException: on_error, Exception: on_error},
         logging_config=None,
+        debug=False,  # said, so that no variable of the environment says otherwise
+        pdb_on_exception=False,
     )
 
 
-def with_closing(app: Any, closing: Callable[[], bool]) -> Any:
-    """Add `Connection: close` to every answer from the moment `closing` says so.
+def record(
+    parts: Parts, error: GatewayError, request_id: str, bug: Exception | None = None, *, counted: bool
+) -> None:
+    """Count and log a request that is answered with an error."""
+    if counted:
+        parts.telemetry.failed(error.error_type, error.code)
+    parts.log.error(
+        "request_failed",
+        error_type=error.error_type,
+        error=bug,
+        request_id=request_id,
+        code=error.code,
+        message=error.message,
+    )
 
-    A keep-alive connection would otherwise go on sending to a process that leaves.
-    """
 
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        async def closing_send(message: Any) -> None:
-            if message["type"] == "http.response.start" and closing():
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
-            await send(message)
+def refusing_hosts(parts: Parts) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    """What answers a request that names more than one host."""
 
-        await app(scope, receive, closing_send)
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = headers.read(scope["headers"])
+        error = ValidationError("the request has more than one host line; exactly one is accepted")
+        record(parts, error, asked.request_id, counted=_is_v1(scope["path"]))
+        await _send(send, error.code, wire.write_error(error), headers.of_error(error, asked.request_id))
 
-    return wrapped
+    return refuse
 
 
 def _admit(ring: Keyring | None, asked: headers.Asked) -> None:

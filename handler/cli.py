@@ -63,11 +63,14 @@ def _check(settings: Settings) -> int:
     from handler.model_holder import KEPT_SLOW, policy_statistics
     from handler.policy import kept_slow
     from handler.wire import encode
-    from handler.wiring import open_keyring, read_policy
+    from handler.wiring import open_keyring, open_link, read_policy
 
     try:
+        _check_machine(settings)
         open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
         open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
+        if settings.redis_url:
+            open_link(settings)
         file = read_policy(settings)
         router, policy = _load(settings)
     except SettingsError as exc:
@@ -100,6 +103,21 @@ def _load(settings: Settings) -> "tuple[Router, Policy]":
     except PolicyError as exc:
         raise SettingsError(f"POLICY_FILE: {exc}") from None
     return router, policy
+
+
+def _check_machine(settings: Settings) -> None:
+    """Raise `SettingsError` where a server could not listen. That a gateway runs here already is no error."""
+    from handler import listening
+    from handler.machine import open_files
+
+    if (files := open_files(redis=bool(settings.redis_url))).connections < 1:
+        raise SettingsError(files.shortage)
+    try:
+        listening.bind(settings.host, settings.port).close()
+    except listening.CannotListen as exc:
+        if not exc.taken:
+            raise SettingsError(str(exc)) from None
+        print(f"query-gateway: warning: {exc}", file=sys.stderr)
 
 
 def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
@@ -170,6 +188,8 @@ def _lines(texts: Sequence[str]) -> Iterable[str]:
     """Texts as given; `-` stands for standard input and `@file` for a file, a query a line."""
     for text in texts:
         if text == "-":
+            if sys.stdin is None:
+                raise OSError("- stands for standard input, and there is none")
             if isinstance(sys.stdin, TextIOWrapper):
                 sys.stdin.reconfigure(encoding="utf-8", errors="replace")
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())

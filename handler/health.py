@@ -1,15 +1,20 @@
 """Probes and the deep report: what the gateway says of its own state.
 
-Liveness and readiness never touch the model, the disk or the network.
+Liveness and readiness never touch the model, the disk or the network; the deep report
+looks at the model's files, on a thread of its own.
 """
 
 import time
 
 from handler import __version__, wire
+from handler.aside import OneAtATime
 from handler.follow import Follower
 from handler.gateway import Gateway
 from handler.settings import Settings
 from handler.statistics import L2Statistics, PolicyStatistics
+
+# A report waits so long for the volume of the model.
+LOOK_S = 1.0
 
 
 class Health:
@@ -21,6 +26,7 @@ class Health:
         self._gateway = gateway
         self._settings = settings
         self._started = time.monotonic()
+        self._looks = OneAtATime("model files")
 
     def live(self) -> wire.Probe:
         if self._gateway.batcher.alive:
@@ -34,8 +40,8 @@ class Health:
             return wire.Probe("not_ready", f"no model is loaded: {self._gateway.model.reason}")
         return wire.Probe("ready")
 
-    def deep(self) -> wire.DeepReport:
-        model = self._model()
+    async def deep(self) -> wire.DeepReport:
+        model = self._model(await self._model_files())
         batcher = self._gateway.batcher.statistics()
         l2 = self._gateway.l2.statistics() if self._gateway.l2 else None
         policy = self._policy()
@@ -68,7 +74,14 @@ class Health:
             ),
         )
 
-    def _model(self) -> wire.ModelCheck:
+    async def _model_files(self) -> wire.FilesState:
+        """How the model's files fare; a volume that does not answer costs the report a second, and nobody else."""
+        try:
+            return await self._looks.call(self._gateway.model.files, LOOK_S)
+        except OSError:
+            return "unreadable"
+
+    def _model(self, files: wire.FilesState) -> wire.ModelCheck:
         model = self._gateway.model.statistics()
         return wire.ModelCheck(
             loaded=model.loaded,
@@ -76,7 +89,7 @@ class Health:
             path=model.path,
             device="cpu",
             tasks=list(model.tasks),
-            files=self._gateway.model.files(),
+            files=files,
             error=model.reason,
         )
 

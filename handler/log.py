@@ -10,15 +10,25 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO, Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
+
+from handler.line_writer import LineWriter
 
 Level = Literal["debug", "info", "warning", "error"]
 SEVERITY: dict[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 # A flood of one kind of error must not become a flood of lines.
 ERROR_LINES_PER_S = 20
+
+
+class Stream(Protocol):
+    """Where lines go: a text file, or a `LineWriter`, which never waits."""
+
+    def write(self, line: str, /) -> object: ...
+
+    def flush(self) -> object: ...
 
 
 class Log:
@@ -30,7 +40,7 @@ class Log:
 
     def __init__(
         self,
-        stream: IO[str],
+        stream: Stream,
         *,
         level: str = "INFO",
         form: Literal["json", "text"] = "json",
@@ -43,6 +53,7 @@ class Log:
         self._secret = os.urandom(16)
         self._second: dict[str, int] = {}
         self._lines: dict[str, int] = {}
+        self._failed = 0
 
     def fingerprint(self, text: str) -> str:
         """Name a query in log lines: equal texts are equal, for this process's life alone."""
@@ -90,21 +101,41 @@ class Log:
         self._second[error_type], self._lines[error_type] = second, 1
         return max(0, lines - ERROR_LINES_PER_S)
 
+    @property
+    def dropped(self) -> int:
+        """Lines that could not be written, since the start."""
+        return self._failed + int(getattr(self._stream, "dropped", 0))
+
+    def dropped_line(self, count: int) -> str:
+        """A line that says how many before it are missing."""
+        return self._line("error", "log_lines_dropped", {"error_type": "LogUnread", "lines": count})
+
+    def end(self, within_s: float) -> None:
+        """Wait until what was logged is written, but not longer than `within_s` seconds."""
+        if isinstance(self._stream, LineWriter):
+            self._stream.close(within_s)
+
     def _write(self, level: Level, event: str, facts: dict[str, Any]) -> None:
         if SEVERITY[level] < self._least:
             return
+        try:
+            self._stream.write(self._line(level, event, facts))
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._failed += 1  # a log reader that has gone away must not fail a query
+
+    def _line(self, level: Level, event: str, facts: dict[str, Any]) -> str:
         at = (
             datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         )
         if self._json:
-            line = msgspec.json.encode({"timestamp": at, "level": level, "event": event, **facts}).decode()
-        else:
-            line = f"{at} {level:7} {event} " + " ".join(f"{name}={value}" for name, value in facts.items())
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except OSError:
-            pass  # a log reader that has gone away must not fail a query
+            return (
+                msgspec.json.encode({"timestamp": at, "level": level, "event": event, **facts}).decode()
+                + "\n"
+            )
+        return (
+            f"{at} {level:7} {event} " + " ".join(f"{name}={value}" for name, value in facts.items()) + "\n"
+        )
 
 
 class ForeignLines(logging.Handler):

@@ -7,7 +7,20 @@ quota (version 1 or 2) say how many it gets.
 import math
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
+
+# Connections, most of them idle, that one process accepts where it may open as many files.
+CONNECTIONS_MAX = 16_384
+# What a gateway holds open by itself (measured: 21 on Linux, 4 more to Redis and 1 to ask for its address).
+OWN_FILES = 21
+REDIS_FILES = 5
+# Files for what is opened for a moment: the model's, keys, reports. A share of the limit, within bounds.
+SPARE_MIN, SPARE_SHARE, SPARE_MAX = 2, 8, 128
+# Below this many files the operator is told.
+FEW = 1024
 
 CGROUP = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
@@ -18,6 +31,35 @@ def usable_cpus(cgroup: Path = CGROUP, own: Path = PROC_CGROUP) -> int:
     cpus = len(os.sched_getaffinity(0))
     quota = cpu_quota(cgroup, own)
     return max(1, min(cpus, math.ceil(quota))) if quota else cpus
+
+
+class Files(msgspec.Struct, frozen=True):
+    """How many files the process may open, and what of them is left for connections.
+
+    shortage  what to tell the operator when that is little; empty when it is not
+    """
+
+    limit: int
+    connections: int
+    shortage: str = ""
+
+
+def open_files(*, redis: bool, raise_to: Callable[[int], int] | None = None) -> Files:
+    """Raise the limit of open files as far as it may be, and share it out.
+
+    A gateway without a file left cannot accept, read its model or reach Redis, so
+    connections never get all of them.
+    """
+    limit = (raise_to or raise_open_files)(CONNECTIONS_MAX + SPARE_MAX)
+    own = OWN_FILES + (REDIS_FILES if redis else 0)
+    spare = min(SPARE_MAX - own, SPARE_MIN + max(0, limit - own) // SPARE_SHARE)
+    connections = min(CONNECTIONS_MAX, limit - own - spare)
+    told = f"the limit of open files (ulimit -n) is {limit}"
+    if connections < 1:
+        return Files(limit, 0, f"{told}; at least {own + SPARE_MIN + 1} are needed")
+    if limit < FEW:
+        return Files(limit, connections, f"{told}, so at most {connections} connections are open at a time")
+    return Files(limit, connections)
 
 
 def raise_open_files(wanted: int) -> int:

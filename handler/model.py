@@ -8,7 +8,7 @@ or routes. Blocking throughout: callers keep it off the event loop.
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -277,18 +277,27 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def files_state(folder: Path, loaded: Mapping[str, str]) -> FilesState:
-    """Compare a folder with the files that were loaded: `present`, `missing` or `changed`.
+def files_state(folder: Path, loaded: Manifest | None) -> FilesState:
+    """Compare a folder with the model that was loaded from it: `present`, `missing` or `changed`.
 
-    Reads the manifest alone, so that a health report costs no hashing.
+    A manifest with another policy or temperature is a change as much as another graph
+    is. Reads and hashes all of the model's files: some milliseconds. Blocks.
     """
     try:
         manifest = read_manifest(folder)
     except ModelError:
         return "changed" if (folder / MANIFEST).is_file() else "missing"
-    if not all((folder / name).is_file() for name in loaded):
+    files = loaded.files if loaded else {}
+    if not all((folder / name).is_file() for name in files):
         return "missing"
-    return "present" if manifest.files == dict(loaded) else "changed"
+    if manifest != loaded:
+        return "changed"
+    try:
+        for name, sha256 in files.items():
+            _verified(folder / name, sha256)
+    except ModelError:
+        return "changed"
+    return "present"
 
 
 def load(folder: Path, *, threads: int = 1) -> Router:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from handler.errors import ModelError, ModelNotReady
+from handler.follow import Fingerprint, fingerprint
 from handler.log import Log
 from handler.policy import HALF, THRESHOLD, Policy, kept_slow
 from handler.policy_file import PolicyFile, policy_for
@@ -65,6 +66,7 @@ class ModelHolder:
         self._log = log
         self._placed = placed
         self._serving: Serving | None = None
+        self._files: tuple[tuple[Fingerprint, Serving | None], FilesState] | None = None
 
     @property
     def loaded(self) -> bool:
@@ -96,10 +98,19 @@ class ModelHolder:
         )
 
     def files(self) -> "FilesState":
-        """Whether the loaded files still stand in the folder: `present`, `missing` or `changed`. Blocks."""
+        """Whether the loaded files still stand in the folder: `present`, `missing` or `changed`. Blocks.
+
+        They are read again only when they look otherwise than at the last time.
+        """
         from handler.model import files_state
 
-        return files_state(self.folder, self._serving.router.manifest.files if self._serving else {})
+        seen = (fingerprint(self.folder), self._serving)
+        if self._files is None or self._files[0] != seen:
+            self._files = (
+                seen,
+                files_state(self.folder, self._serving.router.manifest if self._serving else None),
+            )
+        return self._files[1]
 
     def policy_statistics(self, trouble: str | None = None) -> PolicyStatistics | None:
         """What is in force; None while there is no model.

@@ -1,11 +1,11 @@
 """A gateway's life as a process: served, drained, ended.
 
 Granian runs inside our own event loop and process, so that signals, readiness
-and the listener are ours to put in order. Read `Process.run` first.
+and the listener are ours to put in order. Read `Process.run` first, then `serve`.
 """
 
 import asyncio
-import errno
+import faulthandler
 import gc
 import ipaddress
 import logging
@@ -13,13 +13,16 @@ import os
 import signal
 import socket
 import sys
+import threading
 from concurrent.futures import Future
-from threading import Thread
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, NoReturn
 
-from handler import __version__
+from handler import __version__, aside, listening
+from handler.connections import Watch, kernel_tells
+from handler.line_writer import LineWriter
 from handler.log import ForeignLines, Log
-from handler.machine import raise_open_files
+from handler.machine import Files, open_files
 from handler.policy import UnknownTask
 from handler.policy_file import PolicyError
 from handler.settings import Settings
@@ -30,29 +33,46 @@ if TYPE_CHECKING:
 
     from handler.model import Router
 
+ENDING = (signal.SIGTERM, signal.SIGINT)
 # A signal repeated within this time is the same one, sent to a whole process group.
 SAME_SIGNAL_S = 1.0
 # Cloud Run and `docker stop` kill after 10 s; a clean end must have happened by then.
 DRAIN_MAX_S = 8.0
+# When even the thread that ends a late drain is kept from running, the process is ended without Python.
+FORCED_END_S = 9.0
+# What is left of the log is waited for so long when the process ends.
+LOG_END_S = 0.5
 # How long the interpreter is kept by one thread while another waits for it: server, event loop and lanes
 # hand queries to each other, and Python's own 5 ms add up in a flood (docs/decisions/0008).
 THREAD_TURN_S = 0.001
 # A start takes this long at most, with a model.
 START_MAX_S = 5.0
-# Connections, most of them idle, that one process accepts; fewer where it may not open as many
-# files, since a gateway without a file left can answer nobody. `OTHER_FILES` are for all else.
-CONNECTIONS_MAX = 16_384
-OTHER_FILES = 128
 BACKLOG = 2048
+STDOUT = 1
 
 
 class Process:
-    """The life of one gateway process, from the first signal handler to the last answer."""
+    """The life of one gateway process, from its first task to the last answer."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, bound: socket.socket, files: Files) -> None:
+        """
+        bound  the socket that holds the address
+        files  how many connections may be open
+        """
         self.parts = parts
         self.settings = parts.settings
         self.log = parts.log
+        self._bound = bound
+        self._files = files
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Begin to drain, and end when that is done. Called on the event loop."""
+        self._ending.set()
+
+    def reload(self) -> None:
+        """Read again what stands in files. Called on the event loop."""
+        self.parts.follower.nudge()
 
     async def run(self, first_load: "Future[Router]") -> None:
         """Serve until told to end, then drain.
@@ -60,30 +80,7 @@ class Process:
         Lanes and listener share one task group: if one of them dies, all do, and
         the process with them; a gateway without its batcher must not keep answering.
         """
-        from granian.constants import HTTPModes, Interfaces
-        from granian.http import HTTP1Settings
-        from granian.server.embed import Server
-
-        from handler import app
-
-        ending = self._watch_signals()
-        server = Server(
-            app.with_closing(
-                app.build(self.parts),
-                lambda: self.parts.health.draining,
-            ),
-            address=self.settings.host,
-            port=self.settings.port,
-            interface=Interfaces.ASGINL,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=int(self.settings.read_timeout_ms)),
-            websockets=False,
-            backlog=BACKLOG,
-            backpressure=max(
-                1, min(CONNECTIONS_MAX, raise_open_files(CONNECTIONS_MAX + OTHER_FILES) - OTHER_FILES)
-            ),
-            log_enabled=False,
-        )
+        server = self._server()
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self.parts.batcher.run_lane()) for _ in range(self.parts.batcher.lanes)
@@ -94,16 +91,58 @@ class Process:
             background.append(tasks.create_task(self.parts.follower.run()))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
-            if self.parts.callers is None and not is_loopback(self.settings.host):
+            if self.parts.callers is None and not is_loopback(self._bound):
                 self.log.warning(
                     "open_to_all",
                     host=self.settings.host,
                     message="whoever reaches this address may ask; API_KEYS or API_KEYS_FILE would restrict it",
                 )
-            await ending.wait()
+            await self._ending.wait()
             await self._drain(server, listener)
             for task in background:
                 task.cancel()
+
+    def _server(self) -> "Server":
+        """The server on our own socket, with what holds for every path around the application."""
+        from granian._granian import SocketHolder
+        from granian.constants import HTTPModes, Interfaces
+        from granian.http import HTTP1Settings
+        from granian.server.embed import Server
+
+        from handler import app, protocol
+        from handler.origins import Origins
+
+        bound = self._bound
+
+        class OnOurSocket(Server):
+            def _init_shared_socket(self) -> None:
+                # It closes the descriptor that it is given, so it gets one of its own.
+                descriptor = os.dup(bound.fileno())
+                self._shd = SocketHolder(descriptor, False, BACKLOG)  # type: ignore[assignment, call-arg]
+
+        busy: set[tuple[str, int | str]] = set()
+        keep_alive_s, head_s = self.settings.keep_alive_sec, self.settings.read_timeout_ms / 1000
+        if kernel_tells():
+            Watch(bound, busy=busy, head_s=head_s, connections_max=self._files.connections).start()
+        return OnOurSocket(
+            protocol.conform(
+                app.build(self.parts),  # type: ignore[arg-type]  # an ASGI application by a stricter type
+                closing=lambda: self.parts.health.draining,
+                refuse_hosts=app.refusing_hosts(self.parts),
+                discard_s=head_s,
+                busy=busy,
+                origins=Origins.read(self.settings.cors_origins),
+            ),
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            # The server's bound on a head runs while a kept connection is idle, too, so it is the
+            # keep-alive time; `Watch` bounds the head itself.
+            http1_settings=HTTP1Settings(header_read_timeout=int(keep_alive_s * 1000)),
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=self._files.connections,
+            log_enabled=False,
+        )
 
     async def _settle(self, first_load: "Future[Router]") -> None:
         """Load the model, and from then on spare all that stands now the garbage collector's look.
@@ -125,37 +164,85 @@ class Process:
         """
         self.parts.health.draining = True
         self.log.info("draining", active=self.parts.telemetry.active, linger_ms=self.settings.drain_linger_ms)
-        asyncio.get_running_loop().call_later(DRAIN_MAX_S, self._end_now, "drain_over_limit", 1)
         await asyncio.sleep(self.settings.drain_linger_ms / 1000)
         server.stop()  # type: ignore[no-untyped-call]
+        self._bound.close()
         await listener
 
-    def _watch_signals(self) -> asyncio.Event:
-        loop = asyncio.get_running_loop()
-        ending = asyncio.Event()
-        first_at = 0.0
 
-        def on_signal(number: int) -> None:
-            nonlocal first_at
-            if not ending.is_set():
-                first_at = loop.time()
-                self.log.info("signal", signal=signal.Signals(number).name)
-                ending.set()
-            elif loop.time() - first_at > SAME_SIGNAL_S:
-                self._end_now("second_signal", 128 + number)
+class Signals:
+    """Takes the process's signals on a thread of its own, whatever the event loop is doing.
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        return ending
+    Before something is served there is nothing to drain, and the process ends at once;
+    from `attach` on, the first signal begins the drain, and a later one ends it.
+    """
 
-    def _on_hangup(self) -> None:
-        self.log.info("signal", signal="SIGHUP")
-        self.parts.follower.nudge()
+    def __init__(self, log: Log) -> None:
+        """Every thread of the process must have been started after `block`."""
+        self._log = log
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process: Process | None = None
+        self._first_at: float | None = None
+        self._lock = threading.Lock()
+        threading.Thread(target=self._run, name="signals", daemon=True).start()
 
-    def _end_now(self, event: str, code: int) -> None:
-        self.log.error(event, active=self.parts.telemetry.active)
-        os._exit(code)
+    @staticmethod
+    def block() -> None:
+        """Keep signals from all threads, so that they reach the one that waits for them.
+
+        As process 1 they wait, too, where the kernel would throw away what has no handler.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGHUP})
+
+    def attach(self, process: Process, loop: asyncio.AbstractEventLoop) -> None:
+        """Hand signals to a process from now on."""
+        with self._lock:
+            self._process, self._loop = process, loop
+
+    def _run(self) -> None:
+        while True:
+            number = signal.sigwait({*ENDING, signal.SIGHUP})
+            with self._lock:
+                if number == signal.SIGHUP:
+                    self._hang_up()
+                else:
+                    self._end(number)
+
+    def _hang_up(self) -> None:
+        self._log.info("signal", signal="SIGHUP")
+        if self._process is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._process.reload)
+
+    def _end(self, number: int) -> None:
+        if self._process is None or self._loop is None:
+            self._log.info("signal", signal=signal.Signals(number).name)
+            self._log.info("stopped")
+            end(self._log, 0)
+        if self._first_at is None:
+            self._first_at = monotonic()
+            self._log.info("signal", signal=signal.Signals(number).name)
+            self._bound_the_end(self._process)
+            self._loop.call_soon_threadsafe(self._process.end)
+        elif monotonic() - self._first_at > SAME_SIGNAL_S:
+            self._end_now(self._process, "second_signal", 128 + number)
+
+    def _bound_the_end(self, process: Process) -> None:
+        """See that the process ends, whatever its event loop, lanes and other threads do."""
+        late = threading.Timer(DRAIN_MAX_S, self._end_now, (process, "drain_over_limit", 1))
+        late.daemon = True
+        late.start()
+        # Should a thread never let go of the interpreter, this ends the process from outside of it, with 1.
+        faulthandler.dump_traceback_later(FORCED_END_S, exit=True, file=sys.__stderr__ or sys.stderr)
+
+    def _end_now(self, process: Process, event: str, code: int) -> None:
+        self._log.error(event, active=process.parts.telemetry.active)
+        end(self._log, code)
+
+
+def end(log: Log, code: int) -> NoReturn:
+    """End the process now: an interpreter that ends by itself waits for threads, which may hang."""
+    log.end(LOG_END_S)
+    os._exit(code)
 
 
 def serve(settings: Settings) -> int:
@@ -163,66 +250,61 @@ def serve(settings: Settings) -> int:
 
     Raises `SettingsError` when the settings do not fit together.
     """
-    log = Log(sys.stdout, level=settings.log_level, form=settings.log_format)
-    if reason := port_taken(settings.host, settings.port):
-        log.error("cannot_listen", error_type="SettingsError", message=reason)
+    Signals.block()
+    writer = LineWriter(STDOUT)
+    log = Log(writer, level=settings.log_level, form=settings.log_format)
+    writer.told = log.dropped_line
+    signals = Signals(log)
+    try:
+        return _serve(settings, log, signals)
+    finally:
+        log.end(LOG_END_S)
+
+
+def _serve(settings: Settings, log: Log, signals: Signals) -> int:
+    files = open_files(redis=bool(settings.redis_url))
+    if files.connections < 1:
+        log.error("cannot_listen", error_type="SettingsError", message=files.shortage)
         return 1
+    if files.shortage:
+        log.warning("few_open_files", connections_max=files.connections, message=files.shortage)
+    try:
+        bound = listening.bind(settings.host, settings.port, BACKLOG)
+    except listening.CannotListen as exc:
+        log.error("cannot_listen", error_type="SettingsError", message=str(exc))
+        return 1 if exc.taken else 2
     sys.setswitchinterval(THREAD_TURN_S)
     gc.disable()  # a start makes much and leaves nothing to collect; `_settle` switches it on again
     # The model opens while the web framework is imported: both are over half of a start.
-    first_load: Future[Router] = Future()
-    Thread(target=_load_first, args=(settings, first_load), daemon=True, name="load").start()
+    first_load = aside.start(lambda: load_router(settings), "load")
     logging.basicConfig(level=logging.WARNING, handlers=[ForeignLines(log)], force=True)
 
     import uvloop
 
-    process = Process(assemble(settings, log))
+    process = Process(assemble(settings, log), bound, files)
+    # Not `uvloop.run`: it would wait for threads that ask a silent name server.
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    signals.attach(process, loop)
     try:
-        uvloop.run(process.run(first_load))
+        loop.run_until_complete(process.run(first_load))
     except* Exception as failures:
         for failure in _leaves(failures):
             if isinstance(failure, UnknownTask):
                 log.error("settings", error_type="SettingsError", message=f"ROUTE_FAST_TASKS: {failure}")
-                os._exit(2)
+                end(log, 2)
             if isinstance(failure, PolicyError):
                 log.error("settings", error_type="SettingsError", message=f"POLICY_FILE: {failure}")
-                os._exit(2)
+                end(log, 2)
             log.error("died", error=failure, message="a part that the gateway cannot live without has ended")
         # Not `return`: a hung lane or a half-stopped listener must not keep a dead gateway up.
-        os._exit(1)
+        end(log, 1)
     log.info("stopped")
-    return 0
+    end(log, 0)
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def port_taken(host: str, port: int) -> str | None:
-    """Why nothing can listen there; None when it can.
-
-    Granian shares its port (SO_REUSEPORT), so a second gateway would start and
-    silently take half of the first one's queries.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as exc:
-        what = "Port already in use" if exc.errno == errno.EADDRINUSE else "Cannot listen"
-        return f"{what}: {host}:{port} ({exc.strerror})"
-    return None
-
-
-def _load_first(settings: Settings, result: "Future[Router]") -> None:
-    try:
-        result.set_result(load_router(settings))
-    except BaseException as exc:
-        result.set_exception(exc)
+def is_loopback(bound: socket.socket) -> bool:
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _leaves(failures: BaseExceptionGroup) -> list[BaseException]:

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from handler import keys
 from handler import redis_url as redis_urls
+from handler.origins import Origins
 
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
@@ -31,6 +32,9 @@ SECRET: dict[str, tuple[Callable[[str], object], str]] = {
     "api_keys": (keys.read, keys.ACCEPTED),
     "ops_keys": (keys.read, keys.ACCEPTED),
 }
+
+# What reads a text that has a form of its own.
+FORMS: dict[str, Callable[[str], object]] = {"cors_origins": Origins.read}
 
 
 class Default(float):
@@ -105,6 +109,19 @@ class Settings(msgspec.Struct, frozen=True):
         Annotated[float, Meta(ge=1, le=60_000)],
         _doc("Time for a request's head, and then for its body, to come in full."),
     ] = 10_000
+    keep_alive_sec: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=3600,
+            description="How long a connection may be idle between requests; longer than a balancer before us "
+            "keeps its own.",
+        ),
+    ] = 75
+    cors_origins: Annotated[
+        str,
+        _doc("Origins of web pages whose scripts may ask, by comma, or * for all; empty: none."),
+    ] = ""
     request_timeout_ms: Annotated[
         Annotated[float, Meta(gt=0, le=60_000)],
         _doc("Time for one query; the header x-request-timeout-ms may shorten it."),
@@ -186,6 +203,8 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             values[field] = msgspec.convert(_plain(field, seen), hints[field], strict=False)
             if field in SECRET:
                 SECRET[field][0](seen)
+            elif field in FORMS:
+                FORMS[field](seen)
         except ValueError as exc:  # msgspec's and the encoder's are of this kind too
             why = f"{accepted(field)} ({exc})"
             if field in SECRET:  # not even the reason: an encoder's quotes its input

@@ -160,6 +160,9 @@ class Telemetry:
     def watch_policy(self, read: Callable[[], PolicyStatistics | None]) -> None:
         self.registry.register(_PolicyInForce(read))
 
+    def watch_log(self, dropped: Callable[[], int]) -> None:
+        self.registry.register(_LogCounts(dropped))
+
     def watch_l2(self, read: Callable[[], L2Statistics]) -> None:
         """Declare the series of the shared cache level, which do not exist without one."""
         self._stages["l2"] = self._stage.labels("l2")
@@ -318,6 +321,20 @@ class _PolicyInForce(Collector):
             name + "refused",
             "1 while POLICY_FILE as it stands on disk was refused, and the policy before it is in force.",
             value=int(found.trouble is not None),
+        )
+
+
+class _LogCounts(Collector):
+    """The counter that the log keeps itself, since it is there before any metric is."""
+
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "query_gateway_log_lines_dropped",
+            "Log lines that could not be written, because whoever reads them stalls or has gone.",
+            value=self._dropped(),
         )
 
 

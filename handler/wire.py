@@ -66,13 +66,17 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
 
 
+# `unreadable`: the volume does not answer.
+FilesState = Literal["present", "missing", "changed", "unreadable"]
+
+
 class ModelCheck(msgspec.Struct, frozen=True):
     loaded: bool
     version: str | None
     path: str
     device: str
     tasks: list[str]
-    files: Literal["present", "missing", "changed"]
+    files: FilesState
     error: str | None
 
 

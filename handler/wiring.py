@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from handler import policy_file
+from handler import aside, policy_file, redis_url
 from handler.batching import Batcher, Plan
 from handler.cache import L1
 from handler.follow import Followed, Follower
@@ -29,7 +29,10 @@ from handler.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from handler.model import Router
+    from handler.redis_link import RedisLink
 
+# A start waits so long for a file of keys.
+KEYS_READ_S = 5.0
 # No model run takes this long: a lane that does hangs, and the process is not alive.
 STALL_S = 10.0
 
@@ -96,6 +99,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
     operators = open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
     follower = Follower(_followed(settings, model, callers, operators), log)
     telemetry.watch_policy(lambda: model.policy_statistics(follower.trouble("POLICY_FILE")))
+    telemetry.watch_log(lambda: log.dropped)
     return Parts(
         settings=settings,
         log=log,
@@ -157,30 +161,33 @@ def open_keyring(name: str, given: str, file: str) -> Keyring | None:
     if not given and not file:
         return None
     try:
-        return Keyring(given, file)
+        return aside.within(lambda: Keyring(given, file), KEYS_READ_S, f"read {name}_FILE")
     except OSError as exc:
-        raise SettingsError(f"{name}_FILE: {file} cannot be read ({exc.strerror})") from None
+        raise SettingsError(f"{name}_FILE: {file} cannot be read ({exc.strerror or exc})") from None
     except ValueError as exc:
         raise SettingsError(f"{name}_FILE: {file}: {exc}") from None
 
 
-def open_l2(settings: Settings, telemetry: Telemetry, log: Log) -> L2:
-    """Prepare the shared cache level. Raises `SettingsError`; that Redis is away is no error."""
-    from handler import redis_link, redis_url  # tens of milliseconds that only Redis is worth
+def open_link(settings: Settings) -> "RedisLink":
+    """Prepare to speak to Redis; nothing is sent. Raises `SettingsError` when the settings do not allow it."""
+    from handler import redis_link  # tens of milliseconds that only Redis is worth
 
-    endpoint = redis_url.read(settings.redis_url)
     try:
-        link = redis_link.open_link(
-            endpoint,
+        return redis_link.open_link(
+            redis_url.read(settings.redis_url),
             ca_file=settings.redis_ca_file,
             cert_file=settings.redis_cert_file,
             key_file=settings.redis_key_file,
         )
     except ValueError as exc:
         raise SettingsError(f"REDIS_URL, REDIS_*_FILE: Redis cannot be reached so: {exc}") from None
+
+
+def open_l2(settings: Settings, telemetry: Telemetry, log: Log) -> L2:
+    """Prepare the shared cache level. Raises `SettingsError`; that Redis is away is no error."""
     l2 = L2(
-        link,
-        address=endpoint.shown,
+        open_link(settings),
+        address=redis_url.read(settings.redis_url).shown,
         timeout_s=settings.cache_l2_timeout_ms / 1000,
         ttl_s=settings.cache_l2_ttl_sec,
         log=log,

@@ -57,4 +57,5 @@ def plant(fault: str) -> None:
 
 if __name__ == "__main__":
     plant(os.environ.get("FAULT", ""))
-    sys.exit(main(["serve"]))
+    # As `handler.__main__` does: the end waits for no thread, hung ones least of all.
+    os._exit(main(["serve"]))

@@ -324,6 +324,7 @@ class Served(Server):
         return Metrics.read([get(f"{self.url}/metrics")[1].decode()]).total(name, **labels)
 
     def lines(self) -> list[dict[str, Any]]:
+        """The log so far. A line is written a moment after it is logged, so wait for what must be there."""
         return [json.loads(line) for line in self.text().splitlines()]
 
     def events(self) -> list[str]:

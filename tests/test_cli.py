@@ -213,13 +213,13 @@ def test_check_warns_of_new_easy_tasks_that_an_old_list_keeps_slow(
 
 
 def test_check_of_a_bad_model_ends_with_1_and_says_why(model: Path, capsys: Captured) -> None:
-    change(model, format=2)
+    change(model, format=99)
 
     assert main(["check"]) == 1
 
     told = capsys.readouterr()
     assert told.err.startswith(
-        f"query-gateway: the model cannot be served: {model / 'manifest.json'} has format 2"
+        f"query-gateway: the model cannot be served: {model / 'manifest.json'} has format 99"
     )
     assert "ok" not in told.out
 

@@ -412,12 +412,12 @@ def test_what_a_manifest_says_beyond_our_needs_is_ignored(folder: Path) -> None:
 
 
 def test_an_untouched_folder_is_present(folder: Path) -> None:
-    assert files_state(folder, read_manifest(folder).files) == "present"
+    assert files_state(folder, read_manifest(folder)) == "present"
 
 
 @pytest.mark.parametrize("name", [MANIFEST, GRAPH, TOKENIZER])
 def test_a_folder_without_one_of_its_files_is_missing(name: str, folder: Path) -> None:
-    loaded = read_manifest(folder).files
+    loaded = read_manifest(folder)
 
     (folder / name).unlink()
 
@@ -425,7 +425,7 @@ def test_a_folder_without_one_of_its_files_is_missing(name: str, folder: Path) -
 
 
 def test_a_folder_with_another_models_manifest_is_changed(folder: Path) -> None:
-    loaded = read_manifest(folder).files
+    loaded = read_manifest(folder)
 
     (folder / GRAPH).write_bytes(toy_graph(weight=20.0))
     accept_files(folder)
@@ -434,11 +434,43 @@ def test_a_folder_with_another_models_manifest_is_changed(folder: Path) -> None:
 
 
 def test_a_folder_with_a_broken_manifest_is_changed(folder: Path) -> None:
-    loaded = read_manifest(folder).files
+    loaded = read_manifest(folder)
 
     (folder / MANIFEST).write_bytes(b"{")
 
     assert files_state(folder, loaded) == "changed"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"temperature": 9.0},
+        {"policy": dict.fromkeys(TASKS, "slow")},
+        {"golden_tolerance": 0.5},
+        {"name": "another"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_folder_whose_manifest_alone_says_otherwise_is_changed(other: dict[str, Any], folder: Path) -> None:
+    loaded = read_manifest(folder)
+
+    change(folder, **other)
+
+    assert files_state(folder, loaded) == "changed"
+
+
+@pytest.mark.parametrize("name", [GRAPH, TOKENIZER])
+def test_a_folder_whose_file_was_damaged_is_changed(name: str, folder: Path) -> None:
+    loaded = read_manifest(folder)
+    content = (folder / name).read_bytes()
+
+    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    assert files_state(folder, loaded) == "changed"
+
+
+def test_a_folder_that_was_never_loaded_is_changed_as_soon_as_it_holds_a_model(folder: Path) -> None:
+    assert files_state(folder, None) == "changed"
 
 
 # The digest, which names a model's answers in the caches

@@ -63,7 +63,10 @@ def test_one_poisoned_query_gets_a_500_with_an_id_while_its_neighbours_get_their
         assert {answer.status_code for answer in answers.values()} == {200}
         assert poisoned.status_code == 500
         assert poisoned.json()["error"]["status"] == "INTERNAL"
-        told = [line for line in served.lines() if line.get("request_id") == poisoned.headers["x-request-id"]]
+        request_id = poisoned.headers["x-request-id"]
+        told = eventually(
+            lambda: [line for line in served.lines() if line.get("request_id") == request_id], "it is logged"
+        )
         assert [line["exception"] for line in told] == ["ValueError"]
         assert "ivy" not in served.text()
         assert served.ask("an ordinary query").status_code == 200

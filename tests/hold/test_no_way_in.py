@@ -151,4 +151,5 @@ def test_a_made_key_fits_the_digest_made_with_it() -> None:
 )
 def test_a_gateway_open_to_more_than_this_machine_says_so(host: str, keys: str, said: bool) -> None:
     with Served({"HOST": host, "API_KEYS": keys}) as served:
+        eventually(lambda: "model_loaded" in served.events(), "the start is logged")
         assert ("open_to_all" in served.events()) == said

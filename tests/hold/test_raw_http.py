@@ -39,7 +39,8 @@ def said(served: Served, raw: bytes, *, answers: int = 1) -> bytes:
 
 def whole(seen: bytes) -> bool:
     """Whether the last answer has come to its end."""
-    head, ended, body = seen[seen.rindex(b"HTTP/1.") :].partition(b"\r\n\r\n")
+    last = list(STATUS.finditer(seen))[-1]
+    head, ended, body = seen[last.start() :].partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head)
     return bool(ended) and (length is None or len(body) >= int(length[1]))
 

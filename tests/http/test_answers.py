@@ -7,7 +7,7 @@ import threading
 import httpx
 import pytest
 
-from lab.launch import Served
+from lab.launch import Served, eventually
 
 SUMMARIZE = "Summarize the following article in two sentences: The old lighthouse was built in 1857."
 STORY = "Write a short story about a lighthouse keeper who collects storms"
@@ -204,7 +204,9 @@ def test_megabytes_of_blanks_are_read_as_the_words_between_them(gateway: Served)
 def test_a_log_line_per_query_holds_its_length_but_not_its_text(gateway: Served) -> None:
     gateway.ask("A very particular xylophone", **{"x-request-id": "log-line"})
 
-    (line,) = [line for line in gateway.lines() if line.get("request_id") == "log-line"]
+    (line,) = eventually(
+        lambda: [line for line in gateway.lines() if line.get("request_id") == "log-line"], "it is logged"
+    )
     assert (line["event"], line["query_chars"]) == ("request", len("A very particular xylophone"))
     assert "xylophone" not in gateway.text()
 
@@ -213,7 +215,9 @@ def test_an_error_is_logged_with_its_type_on_one_compact_line() -> None:
     with Served() as served:
         served.client.post("/v1/query-classify", content=b"{", headers={"x-request-id": "bad-line"})
 
-        (line,) = [line for line in served.text().splitlines() if "bad-line" in line]
+        (line,) = eventually(
+            lambda: [line for line in served.text().splitlines() if "bad-line" in line], "it is logged"
+        )
     assert '"level":"error"' in line
     assert '"error_type":"ValidationError"' in line
 

@@ -93,8 +93,10 @@ def test_started_without_a_model_it_answers_503_and_heals_by_itself(tmp_path: Pa
         assert ready.status_code == 503
         assert report.status_code == 200
         assert (report.json()["status"], report.json()["checks"]["model"]["loaded"]) == ("degraded", False)
-        error_types = [line["error_type"] for line in served.lines() if line["level"] == "error"]
-        assert set(error_types) == {"ModelNotReady"}
+        errors = eventually(
+            lambda: [line for line in served.lines() if line["level"] == "error"], "it is logged"
+        )
+        assert {line["error_type"] for line in errors} == {"ModelNotReady"}
 
         # Appears as a copy does: file by file, half-written for a while.
         shutil.copytree(MODEL, folder)

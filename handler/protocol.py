@@ -1,0 +1,140 @@
+"""What HTTP asks of every path, whatever stands there.
+
+HEAD is answered as GET, a browser's preflight by `CORS_ORIGINS`, two `host` lines are
+refused, a body that nobody wants is read to its end before its sender is told so, and
+connections close when the process ends. `conform` wraps the application in all that.
+Knows nothing of queries, nor of the framework.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, MutableSet
+from typing import Any
+
+from handler.origins import Origins
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+# Of a body that is refused so much is read and thrown away: a client that sends all before it
+# reads would otherwise meet a closed connection, and never the reason.
+DISCARD_MAX_BYTES = 64 * 1024 * 1024
+
+
+def conform(
+    app: App,
+    *,
+    closing: Callable[[], bool],
+    refuse_hosts: App,
+    discard_s: float,
+    busy: MutableSet[Any] | None = None,
+    origins: Origins | None = None,
+) -> App:
+    """Wrap an application in what holds for all of its paths.
+
+    closing       true from the moment that the process is told to end: a kept connection would go
+                  on sending to it
+    refuse_hosts  answers a request with more than one `host` line, which a proxy before us may have
+                  read another way
+    discard_s     what reading a body may take, wanted or not, from the request's head on
+    busy          holds the peers of requests that are being answered
+    """
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Headers = scope["headers"]
+        method = scope["method"]
+        peer = scope["client"]
+        if busy is not None:
+            busy.add(peer)
+        body = _Body(receive, headers, discard_s) if method not in ("GET", "HEAD") else None
+        extra: Headers = []
+        if origins is not None and (origin := _value(headers, b"origin")):
+            extra = origins.answer(origin)
+
+        async def closing_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if body is not None and message["status"] >= 400 and not _waits_for_us(headers):
+                    await body.discard()
+                if extra:
+                    message["headers"] = [*message["headers"], *extra]
+                if closing():
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        try:
+            if [name for name, _ in headers].count(b"host") > 1:
+                await refuse_hosts(scope, receive, closing_send)
+            elif origins is not None and _is_preflight(method, headers):
+                extra = []
+                allowed = origins.preflight(
+                    _value(headers, b"origin"), _value(headers, b"access-control-request-headers")
+                )
+                await _answer_empty(closing_send, allowed)
+            else:
+                if method == "HEAD":  # the server sends the head of our answer alone
+                    scope = {**scope, "method": "GET"}
+                await app(scope, body.receive if body else receive, closing_send)
+        finally:
+            if busy is not None:
+                busy.discard(peer)
+
+    return wrapped
+
+
+class _Body:
+    """A request's body on its way to the application, and to nobody once it is refused."""
+
+    __slots__ = ("_discard_until", "_ended", "_headers", "_read", "_receive")
+
+    def __init__(self, receive: Receive, headers: Headers, discard_s: float) -> None:
+        self._receive = receive
+        self._headers = headers
+        self._discard_until = asyncio.get_running_loop().time() + discard_s
+        self._ended = False
+        self._read = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            self._ended = True
+        else:
+            self._read += len(message["body"])
+        return message
+
+    async def discard(self) -> None:
+        """Read on to the end, as far as the bounds allow."""
+        length = _value(self._headers, b"content-length")
+        declared = int(length) if length.isdigit() and len(length) < 20 else None
+        if self._ended or (declared is not None and not self._read < declared <= DISCARD_MAX_BYTES):
+            return
+        try:
+            async with asyncio.timeout_at(self._discard_until):
+                while not self._ended and self._read < (declared or DISCARD_MAX_BYTES):
+                    await self.receive()
+        except TimeoutError:
+            pass
+
+
+def _value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    return next((value for found, value in headers if found == name), b"")
+
+
+def _waits_for_us(headers: Headers) -> bool:
+    """Whether the client sends no body before we ask for it."""
+    return _value(headers, b"expect").lower() == b"100-continue"
+
+
+def _is_preflight(method: str, headers: Headers) -> bool:
+    return (
+        method == "OPTIONS"
+        and bool(_value(headers, b"origin"))
+        and bool(_value(headers, b"access-control-request-method"))
+    )
+
+
+async def _answer_empty(send: Send, headers: Headers) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
