@@ -9,9 +9,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from litestar import Litestar, Request, Response, asgi, get
+from litestar import HttpMethod, Litestar, Request, Response, asgi, get, route
 from litestar.exceptions import HTTPException
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
@@ -29,9 +29,14 @@ from handler.errors import (
 )
 from handler.gateway import Answer
 from handler.keys import Keyring
+from handler.settings import Settings
 from handler.wiring import Parts
 
+if TYPE_CHECKING:
+    from handler.page import Page
+
 CLASSIFY = "/v1/query-classify"
+NOTHING_HERE = f"there is nothing here; queries are asked with POST {CLASSIFY}"
 JSON = (b"content-type", b"application/json")
 
 
@@ -107,6 +112,28 @@ def build(parts: Parts) -> Litestar:
 
         return ASGIResponse(body=document(), headers={"content-type": "application/vnd.oai.openapi+json"})
 
+    page: Page | None = None
+
+    @route(["/", "/docs", "/page/{name:str}"], http_method=[HttpMethod.GET, HttpMethod.HEAD])
+    async def show(request: Request[Any, Any, Any]) -> ASGIResponse:
+        nonlocal page
+        if page is None:
+            page = await asyncio.to_thread(_open_page, settings)
+        reply = page.answer(
+            request.scope["path"],
+            accept_encoding=request.headers.get("accept-encoding", ""),
+            if_none_match=request.headers.get("if-none-match", ""),
+        )
+        if reply is None:
+            raise NotFound(NOTHING_HERE)
+        head = request.method == "HEAD"
+        return ASGIResponse(
+            body=b"" if head else reply.body,
+            status_code=reply.status,
+            headers=reply.headers,
+            is_head_response=head,
+        )
+
     def on_error(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
         """Everything that fails outside `classify`: unknown paths, wrong methods, bugs in a report."""
         asked = headers.read(request.scope["headers"])
@@ -143,7 +170,15 @@ def build(parts: Parts) -> Litestar:
         )
 
     return Litestar(
-        [classify, live, ready, deep, metrics, *([schema] if settings.schema_enabled else [])],
+        [
+            classify,
+            live,
+            ready,
+            deep,
+            metrics,
+            *([schema] if settings.schema_enabled else []),
+            *([show] if settings.page_on else []),
+        ],
         openapi_config=None,  # `handler.schema` documents every answer, errors included
         exception_handlers={HTTPException: on_error, Exception: on_error},
         logging_config=None,
@@ -178,6 +213,16 @@ def refusing_hosts(parts: Parts) -> Callable[[Any, Any, Any], Awaitable[None]]:
         await _send(send, error.code, wire.write_error(error), headers.of_error(error, asked.request_id))
 
     return refuse
+
+
+def _open_page(settings: Settings) -> "Page":
+    """Import and pack the page when it is first asked for: no start and no query pays for it. Blocks."""
+    from handler.page import Page, read_url
+
+    url = read_url(settings.prometheus_url) if settings.prometheus_url else ""
+    page = Page(prometheus_url=url, docs=settings.schema_enabled)
+    page.load()
+    return page
 
 
 def _admit(ring: Keyring | None, asked: headers.Asked) -> None:
@@ -251,7 +296,7 @@ def _translated(exc: Exception) -> GatewayError:
         return exc
     if isinstance(exc, HTTPException):
         if exc.status_code == 404:
-            return NotFound(f"there is nothing here; queries are asked with POST {CLASSIFY}")
+            return NotFound(NOTHING_HERE)
         if exc.status_code == 405:
             allowed = tuple((exc.headers or {}).items())
             return MethodNotAllowed("this path is not asked with this method", headers=allowed)

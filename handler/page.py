@@ -15,10 +15,10 @@ import msgspec
 
 FOLDER = Path(__file__).with_name("page")
 TYPES = {
-    ".html": b"text/html; charset=utf-8",
-    ".css": b"text/css; charset=utf-8",
-    ".js": b"text/javascript; charset=utf-8",
-    ".svg": b"image/svg+xml",
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 # What stands at a path of its own; all else is under /page/.
 PAGES = {"/": "index.html", "/docs": "docs.html"}
@@ -29,17 +29,17 @@ ALERTS = "/api/v1/alerts"
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 _NOT_ACCEPTED = re.compile(r";\s*q\s*=\s*0(?:\.0{1,3})?\s*$")
 
-Headers = list[tuple[bytes, bytes]]
+Headers = list[tuple[str, str]]
 
 
 class File(msgspec.Struct, frozen=True):
     """One file, plain and packed, each with an ETag of its own."""
 
-    content_type: bytes
+    content_type: str
     plain: bytes
     packed: bytes
-    etag: bytes
-    packed_etag: bytes
+    etag: str
+    packed_etag: str
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ def read_url(text: str) -> str:
 ACCEPTED = "http:// or https://, a host, perhaps a port and a path; no user, password, query or blank"
 
 
-def policy(prometheus_url: str = "") -> bytes:
+def policy(prometheus_url: str = "") -> str:
     """The Content-Security-Policy: nothing but our own files, and alerts from one Prometheus.
 
     Scripts may not write HTML either (Trusted Types): text from outside stays text.
@@ -73,7 +73,7 @@ def policy(prometheus_url: str = "") -> bytes:
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         f"connect-src {allowed}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
-    ).encode()
+    )
 
 
 class Page:
@@ -88,13 +88,13 @@ class Page:
         self._paths = {path: name for path, name in PAGES.items() if docs or path != "/docs"}
         self._files: dict[str, File] = {}
         self._common: Headers = [
-            (b"cache-control", b"no-cache"),
-            (b"vary", b"accept-encoding"),
-            (b"content-security-policy", policy(prometheus_url)),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"cross-origin-opener-policy", b"same-origin"),
-            (b"cross-origin-resource-policy", b"same-origin"),
+            ("cache-control", "no-cache"),
+            ("vary", "accept-encoding"),
+            ("content-security-policy", policy(prometheus_url)),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
         ]
 
     @property
@@ -117,44 +117,44 @@ class Page:
             files[names.get(file.name, f"/page/{file.name}")] = packed(content, TYPES[file.suffix])
         self._files = files
 
-    def answer(self, path: str, *, accept_encoding: bytes = b"", if_none_match: bytes = b"") -> Reply | None:
+    def answer(self, path: str, *, accept_encoding: str = "", if_none_match: str = "") -> Reply | None:
         """The file at a path; None where there is none."""
         file = self._files.get(path)
         if file is None:
             return None
         pack = accepts_gzip(accept_encoding)
         etag = file.packed_etag if pack else file.etag
-        headers = [(b"etag", etag), *self._common]
+        headers = [("etag", etag), *self._common]
         if matches(if_none_match, etag):
             return Reply(304, headers, b"")
         if pack:
-            headers.append((b"content-encoding", b"gzip"))
+            headers.append(("content-encoding", "gzip"))
         body = file.packed if pack else file.plain
-        headers += [(b"content-type", file.content_type), (b"content-length", b"%d" % len(body))]
+        headers += [("content-type", file.content_type), ("content-length", str(len(body)))]
         return Reply(200, headers, body)
 
 
-def packed(content: bytes, content_type: bytes) -> File:
-    digest = hashlib.sha256(content).hexdigest()[:20].encode()
+def packed(content: bytes, content_type: str) -> File:
+    digest = hashlib.sha256(content).hexdigest()[:20]
     return File(
         content_type=content_type,
         plain=content,
         packed=gzip.compress(content, 9, mtime=0),
-        etag=b'"%s"' % digest,
-        packed_etag=b'"%s-gzip"' % digest,
+        etag=f'"{digest}"',
+        packed_etag=f'"{digest}-gzip"',
     )
 
 
-def accepts_gzip(accept_encoding: bytes) -> bool:
+def accepts_gzip(accept_encoding: str) -> bool:
     """Whether an Accept-Encoding takes gzip: named, or by `*`, and not at a weight of 0."""
     weights = {}
-    for coding in accept_encoding.decode("latin-1").lower().split(","):
+    for coding in accept_encoding.lower().split(","):
         name = coding.partition(";")[0].strip()
         weights[name] = not _NOT_ACCEPTED.search(coding)
     return weights.get("gzip", weights.get("*", False))
 
 
-def matches(if_none_match: bytes, etag: bytes) -> bool:
+def matches(if_none_match: str, etag: str) -> bool:
     """Whether an If-None-Match names an ETag; compared weakly, as RFC 9110 (13.1.2) says."""
-    given = [each.strip().removeprefix(b"W/") for each in if_none_match.split(b",")]
-    return etag in given or given == [b"*"]
+    given = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
+    return etag in given or given == ["*"]

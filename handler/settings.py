@@ -5,6 +5,7 @@ Each field is a setting: its name in lower case, type, bounds, default and meani
 """
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -158,7 +159,20 @@ class Settings(msgspec.Struct, frozen=True):
         str, _doc("The same for /metrics and /health/deep; empty: anybody who reaches them.")
     ] = ""
     ops_keys_file: Annotated[str, _doc("File with more such digests; read again when it changes.")] = ""
-    schema_enabled: Annotated[bool, _doc("0 takes /schema away.")] = True
+    schema_enabled: Annotated[bool, _doc("0 takes /schema and /docs away.")] = True
+    page: Annotated[
+        bool | None,
+        _doc(
+            "1 serves the page at / and the API reference at /docs; empty: 1 where HOST is this machine alone, else 0."
+        ),
+    ] = None
+    prometheus_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?$",
+            description="Prometheus whose alerts the page shows, as the browser reaches it; empty: none.",
+        ),
+    ] = ""
     log_requests: Annotated[bool, _doc("1 writes one log line per query (never its text).")] = False
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], _doc("Least severe line that is written.")
@@ -176,6 +190,11 @@ class Settings(msgspec.Struct, frozen=True):
     def threshold_given(self) -> bool:
         """Whether an operator set `confidence_threshold`, be it to its default."""
         return not isinstance(self.confidence_threshold, Default)
+
+    @property
+    def page_on(self) -> bool:
+        """Whether the page is served: as `page` says, else on a loopback address alone."""
+        return is_loopback(self.host) if self.page is None else self.page
 
     @property
     def model_folder(self) -> Path:
@@ -216,6 +235,8 @@ def from_env(environ: Mapping[str, str]) -> Settings:
 def accepted(field: str) -> str:
     """What a setting takes, in words."""
     plain = get_type_hints(Settings)[field]
+    if plain == bool | None:
+        plain = bool
     if choices := get_args(plain):
         return "one of " + ", ".join(map(str, choices))
     return {bool: "0 or 1", int: "a whole number", float: "a number"}.get(plain, "text") + bounds(field)
@@ -243,6 +264,8 @@ def table() -> str:
 
 def shown(default: Any) -> str:
     """A default as an operator would type it."""
+    if default is None:
+        return ""
     return (
         str(int(default))
         if isinstance(default, bool)
@@ -250,6 +273,14 @@ def shown(default: Any) -> str:
         if isinstance(default, float)
         else str(default)
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:

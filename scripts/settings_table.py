@@ -46,7 +46,7 @@ def table() -> str:
     rows = ["| Name | Default | Meaning | Accepts |", "|---|---|---|---|"]
     for field, default in zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True):
         meaning = " ".join(meta.description for meta in hints[field].__metadata__ if meta.description)
-        usual = f"`{shown(default)}`" if default != "" else "none"
+        usual = f"`{shown(default)}`" if shown(default) else "none"
         cells = (f"`{field.upper()}`", usual, meaning, accepted(field))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)

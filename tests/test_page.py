@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from handler.page import FOLDER, PAGES, Page, Reply, accepts_gzip, matches, policy, read_url
 
 ROOT = Path(__file__).resolve().parent.parent
-BYTES_MAX = 120 * 1024
+BYTES_MAX = 120_000
 FILES = sorted(file for file in FOLDER.iterdir() if file.is_file())
 ASSET = re.compile(r"""(?:src|href)="([^"]+)"|(?:from |import\()"([^"]+)\"""")
 
@@ -25,18 +25,18 @@ def page() -> Page:
     return page
 
 
-def asked(page: Page, path: str, accept_encoding: bytes = b"", if_none_match: bytes = b"") -> Reply:
+def asked(page: Page, path: str, accept_encoding: str = "", if_none_match: str = "") -> Reply:
     reply = page.answer(path, accept_encoding=accept_encoding, if_none_match=if_none_match)
     assert reply is not None, path
     return reply
 
 
-def header(reply: Reply, name: bytes) -> bytes:
-    return dict(reply.headers).get(name, b"")
+def header(reply: Reply, name: str) -> str:
+    return dict(reply.headers).get(name, "")
 
 
-def test_all_that_a_browser_ever_loads_is_under_120_kilobytes() -> None:
-    assert sum(file.stat().st_size for file in FILES) < BYTES_MAX
+def test_all_that_the_page_ever_loads_is_under_120_kilobytes() -> None:
+    assert sum(file.stat().st_size for file in FILES if file.stem != "docs") < BYTES_MAX
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -45,7 +45,7 @@ def test_a_page_stands_at_its_own_path(page: Page, path: str) -> None:
 
     assert reply.status == 200
     assert reply.body.startswith(b"<!doctype html>")
-    assert header(reply, b"content-type") == b"text/html; charset=utf-8"
+    assert header(reply, "content-type") == "text/html; charset=utf-8"
 
 
 def test_every_file_that_is_named_in_another_is_served(page: Page) -> None:
@@ -107,60 +107,60 @@ def test_a_page_says_whether_it_was_loaded() -> None:
 
 
 def test_a_packed_answer_unpacks_to_the_plain_one(page: Page) -> None:
-    plain, packed = asked(page, "/"), asked(page, "/", b"gzip")
+    plain, packed = asked(page, "/"), asked(page, "/", "gzip")
 
     assert gzip.decompress(packed.body) == plain.body
-    assert header(packed, b"content-encoding") == b"gzip"
-    assert header(plain, b"content-encoding") == b""
+    assert header(packed, "content-encoding") == "gzip"
+    assert header(plain, "content-encoding") == ""
 
 
-@pytest.mark.parametrize("encoding", [b"", b"gzip"])
-def test_a_length_is_that_of_what_is_sent(page: Page, encoding: bytes) -> None:
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_a_length_is_that_of_what_is_sent(page: Page, encoding: str) -> None:
     reply = asked(page, "/page/main.js", encoding)
 
-    assert header(reply, b"content-length") == b"%d" % len(reply.body)
+    assert header(reply, "content-length") == str(len(reply.body))
 
 
 def test_caches_are_told_that_the_answer_depends_on_the_encoding(page: Page) -> None:
-    assert header(asked(page, "/"), b"vary") == b"accept-encoding"
+    assert header(asked(page, "/"), "vary") == "accept-encoding"
 
 
 @pytest.mark.parametrize(
     ("accepted", "packs"),
     [
-        (b"", False),
-        (b"gzip", True),
-        (b"br, GZIP;q=0.5", True),
-        (b"gzip;q=0", False),
-        (b"gzip; q=0.000, *", False),
-        (b"gzip;q=0.001", True),
-        (b"*", True),
-        (b"*;q=0", False),
-        (b"br", False),
-        (b"x-gzippy", False),
-        (b"\xff,;q=,gzip", True),
+        ("", False),
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, *", False),
+        ("gzip;q=0.001", True),
+        ("*", True),
+        ("*;q=0", False),
+        ("br", False),
+        ("x-gzippy", False),
+        ("ü,;q=,gzip", True),
     ],
 )
-def test_a_body_is_packed_only_for_who_takes_it_so(accepted: bytes, packs: bool) -> None:
+def test_a_body_is_packed_only_for_who_takes_it_so(accepted: str, packs: bool) -> None:
     assert accepts_gzip(accepted) is packs
 
 
 # ETags
 
 
-@pytest.mark.parametrize("encoding", [b"", b"gzip"])
-def test_who_has_the_file_already_gets_no_body(page: Page, encoding: bytes) -> None:
-    etag = header(asked(page, "/", encoding), b"etag")
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_who_has_the_file_already_gets_no_body(page: Page, encoding: str) -> None:
+    etag = header(asked(page, "/", encoding), "etag")
 
     again = asked(page, "/", encoding, if_none_match=etag)
 
     assert (again.status, again.body) == (304, b"")
-    assert header(again, b"etag") == etag
-    assert header(again, b"content-length") == b""
+    assert header(again, "etag") == etag
+    assert header(again, "content-length") == ""
 
 
 def test_packed_bytes_have_a_tag_of_their_own(page: Page) -> None:
-    assert header(asked(page, "/"), b"etag") != header(asked(page, "/", b"gzip"), b"etag")
+    assert header(asked(page, "/"), "etag") != header(asked(page, "/", "gzip"), "etag")
 
 
 def test_another_content_has_another_tag() -> None:
@@ -168,38 +168,38 @@ def test_another_content_has_another_tag() -> None:
     one.load()
     other.load()
 
-    assert header(asked(one, "/"), b"etag") != header(asked(other, "/"), b"etag")
+    assert header(asked(one, "/"), "etag") != header(asked(other, "/"), "etag")
 
 
 def test_a_restarted_gateway_gives_the_same_tag(page: Page) -> None:
     again = Page()
     again.load()
 
-    assert header(asked(again, "/", b"gzip"), b"etag") == header(asked(page, "/", b"gzip"), b"etag")
+    assert header(asked(again, "/", "gzip"), "etag") == header(asked(page, "/", "gzip"), "etag")
 
 
 @pytest.mark.parametrize(
     ("given_tag", "same"),
     [
-        (b'"a"', True),
-        (b'W/"a"', True),
-        (b'"x", W/"y" , "a"', True),
-        (b"*", True),
-        (b"", False),
-        (b'"b"', False),
-        (b"a", False),
-        (b'"a', False),
+        ('"a"', True),
+        ('W/"a"', True),
+        ('"x", W/"y" , "a"', True),
+        ("*", True),
+        ("", False),
+        ('""', False),
+        ("a", False),
+        ('"a', False),
     ],
 )
-def test_a_tag_is_recognised_among_several(given_tag: bytes, same: bool) -> None:
-    assert matches(given_tag, b'"a"') is same
+def test_a_tag_is_recognised_among_several(given_tag: str, same: bool) -> None:
+    assert matches(given_tag, '"a"') is same
 
 
 # The policy
 
 
 def test_the_policy_allows_nothing_but_the_pages_own_files(page: Page) -> None:
-    said = header(asked(page, "/"), b"content-security-policy").decode()
+    said = header(asked(page, "/"), "content-security-policy")
 
     rules = dict(rule.strip().split(" ", 1) for rule in said.split(";"))
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
@@ -208,17 +208,17 @@ def test_the_policy_allows_nothing_but_the_pages_own_files(page: Page) -> None:
     assert "unsafe" not in said
 
 
-@pytest.mark.parametrize("encoding", [b"", b"gzip"])
-def test_every_answer_carries_the_policy(page: Page, encoding: bytes) -> None:
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_every_answer_carries_the_policy(page: Page, encoding: str) -> None:
     for path in ("/", "/docs", "/page/main.js"):
-        etag = header(asked(page, path, encoding), b"etag")
+        etag = header(asked(page, path, encoding), "etag")
         for reply in (asked(page, path, encoding), asked(page, path, encoding, etag)):
-            assert header(reply, b"content-security-policy")
-            assert header(reply, b"x-content-type-options") == b"nosniff"
+            assert header(reply, "content-security-policy")
+            assert header(reply, "x-content-type-options") == "nosniff"
 
 
 def test_with_a_prometheus_the_policy_allows_its_alerts_and_no_more() -> None:
-    said = policy("http://localhost:9090").decode()
+    said = policy("http://localhost:9090")
 
     assert "connect-src 'self' http://localhost:9090/api/v1/alerts;" in said
 
@@ -273,7 +273,7 @@ def test_whatever_follows_a_scheme_stays_within_its_directive_or_is_refused(tail
         return
 
     assert not set(url) & set(" ;,'\"<>\r\n\t*\\")
-    assert policy(url).count(b";") == policy().count(b";")
+    assert policy(url).count(";") == policy().count(";")
 
 
 def test_a_gateway_without_the_page_does_not_import_it() -> None:

@@ -32,7 +32,7 @@ NUMBERS = {
     "READ_TIMEOUT_MS": "a number, at least 1",
     "DRAIN_LINGER_MS": "a number, at least 0",
 }
-SWITCHES = ("BATCH_GATHER", "LOG_REQUESTS", "SCHEMA_ENABLED")
+SWITCHES = ("BATCH_GATHER", "LOG_REQUESTS", "PAGE", "SCHEMA_ENABLED")
 BAD_VALUES = [
     *[
         (name, seen, takes)
@@ -96,6 +96,32 @@ def test_an_empty_environment_gives_the_contracts_defaults() -> None:
 )
 def test_a_good_value_is_read_as_it_was_meant(name: str, seen: str, meant: Any) -> None:
     assert value(name, seen) == meant
+
+
+@pytest.mark.parametrize(
+    ("environ", "on"),
+    [
+        ({}, True),
+        ({"HOST": "localhost"}, True),
+        ({"HOST": "::1"}, True),
+        ({"HOST": "0.0.0.0"}, False),
+        ({"HOST": "gateway.example"}, False),
+        ({"HOST": "0.0.0.0", "PAGE": "1"}, True),
+        ({"PAGE": "0"}, False),
+    ],
+)
+def test_the_page_is_on_where_only_this_machine_sees_it_unless_told(
+    environ: dict[str, str], on: bool
+) -> None:
+    assert from_env(environ).page_on is on
+
+
+@pytest.mark.parametrize(
+    "seen", ["localhost:9090", "http://a b", "http://u:p@h", "http://h;x", "http://h/?q"]
+)
+def test_a_prometheus_that_is_no_plain_address_is_refused_by_name(seen: str) -> None:
+    with pytest.raises(SettingsError, match=r"^PROMETHEUS_URL="):
+        from_env({"PROMETHEUS_URL": seen})
 
 
 @pytest.mark.parametrize(("name", "seen", "takes"), BAD_VALUES)

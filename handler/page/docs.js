@@ -90,15 +90,15 @@ function operationCard(path, method, operation, shared) {
 		{ class: "card operation", id: operation.operationId ?? `${method}${path}` },
 		h("summary", {}, h("span", { class: `method ${method}` }, method.toUpperCase()), " ", h("code", {}, path), " ", h("span", { class: "hint" }, operation.summary ?? "")),
 		operation.description && h("p", {}, operation.description),
-		parameters.length > 0 && h("h3", {}, "Parameters"),
+		parameters.length > 0 && h("h2", {}, "Parameters"),
 		parameters.length > 0 &&
 			h(
 				"dl",
 				{ class: "members" },
 				...parameters.map((one) => h("div", {}, h("dt", {}, h("code", {}, one.name), " ", h("span", { class: "hint" }, `${one.in}, ${kind(one.schema ?? {})}${one.required ? ", required" : ""}`)), h("dd", {}, one.description ?? ""))),
 			),
-		...media.flatMap(([type, { schema = {} }]) => [h("h3", {}, "Body, ", h("code", {}, type)), body.description && h("p", { class: "hint" }, body.description), members(schema) ?? h("p", { class: "hint" }, kind(schema))]),
-		h("h3", {}, "Answers"),
+		...media.flatMap(([type, { schema = {} }]) => [h("h2", {}, "Body, ", h("code", {}, type)), body.description && h("p", { class: "hint" }, body.description), members(schema) ?? h("p", { class: "hint" }, kind(schema))]),
+		h("h2", {}, "Answers"),
 		...Object.entries(operation.responses ?? {}).map(([code, given]) => {
 			const answer = followed(given);
 			const [type, shape] = /** @type {[string, Schema]} */ (Object.entries(answer.content ?? {})[0] ?? ["", {}]);
@@ -175,7 +175,7 @@ function askForm(path, method, parameters, media) {
 	return h(
 		"div",
 		{ class: "stack tight ask" },
-		h("h3", {}, "Ask it"),
+		h("h2", {}, "Ask it"),
 		...inputs.map((one) => h("div", { class: "field" }, h("label", { for: one.input.id }, one.name), one.input)),
 		media.length > 1 && h("div", { class: "field" }, h("label", { for: type.id }, "content-type"), type),
 		media.length > 0 && h("label", { for: body.id }, "Body"),

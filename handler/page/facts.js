@@ -47,7 +47,7 @@ export function tiersAt(threshold) {
 export async function refresh() {
 	const response = await call("/health/deep", { as: "operator" });
 	const deep = await response.json();
-	const seen = JSON.stringify([deep.checks?.model, deep.checks?.policy]);
+	const seen = JSON.stringify([deep.checks?.model, deep.checks?.policy, deep.policy]);
 	if (seen !== last) {
 		last = seen;
 		facts = read(deep);
@@ -64,7 +64,7 @@ let last = "";
 export function read(deep) {
 	const base = unknown();
 	const model = deep.checks?.model ?? {};
-	const policy = deep.checks?.policy ?? {};
+	const policy = deep.checks?.policy ?? deep.policy ?? {};
 	const threshold = Number(policy.threshold ?? base.threshold);
 	const tasks = model.tasks?.length ? model.tasks : base.tasks;
 	const needs = { ...base.needs, ...policy.need };

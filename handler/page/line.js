@@ -46,12 +46,11 @@ class Store {
 	add(row) {
 		if (this.count === this.state.length) {
 			const size = 2 * this.state.length;
-			const grown = (/** @type {any} */ old) => {
-				const bigger = new old.constructor(size);
-				bigger.set(old);
-				return bigger;
-			};
-			for (const column of /** @type {const} */ (["state", "need", "confidence", "task", "label"])) this[column] = grown(this[column]);
+			for (const column of ["state", "need", "confidence", "task", "label"]) {
+				const old = /** @type {any} */ (this)[column];
+				/** @type {any} */ (this)[column] = new old.constructor(size);
+				/** @type {any} */ (this)[column].set(old);
+			}
 		}
 		this.texts.push(row.text);
 		this.ids.push(row.id);
@@ -251,7 +250,7 @@ export function showLine(panel) {
 			fill(
 				curveCard,
 				h("h2", {}, "On the model's test data"),
-				h("p", { class: "hint" }, facts.known ? "This model's manifest holds no measured curve. Your own file, beside, tells more anyway." : "The deep report, which holds the measured curve, cannot be had: it may ask for an operator's key (“Keys”, at the top)."),
+				h("p", { class: "hint" }, facts.known ? "This model's manifest holds no measured curve. Your own file tells more anyway." : "The deep report, which holds the curve, may ask for an operator's key (“Keys”, at the top)."),
 			);
 			return;
 		}

@@ -15,7 +15,7 @@ const SPARE = 8;
  * @param {(column: string) => void} onSort
  */
 export function table(columns, label, onSort) {
-	const body = h("div", { class: "rows", role: "rowgroup" });
+	const body = h("div", { class: "rows", role: "presentation" });
 	const space = h("div", { class: "space", role: "presentation" }, body);
 	const heads = columns.map((column) =>
 		h(
@@ -24,7 +24,7 @@ export function table(columns, label, onSort) {
 			h("button", { type: "button", class: "quiet", onclick: () => onSort(column.name) }, column.title, h("span", { "aria-hidden": "true" })),
 		),
 	);
-	const view = h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Rows; scroll with the arrow keys" }, space);
+	const view = h("div", { class: "scroll", tabindex: "0", role: "rowgroup", "aria-label": "Rows" }, space);
 	const element = h(
 		"div",
 		{ class: "table", role: "table", "aria-label": label, "aria-colcount": columns.length },

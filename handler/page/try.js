@@ -190,7 +190,7 @@ export function showTry(panel) {
 						.map((one) => h("button", { type: "button", class: `chip ${route}`, onclick: () => take(one) }, one.name)),
 				),
 			]),
-			name === "It errs here" && h("p", { class: "hint" }, "Asks that this kind of router was seen to get wrong. docs/model-card.md says what it is bad at and why."),
+			name === "It errs here" && h("p", { class: "hint" }, "Asks that the router was seen to get wrong; docs/model-card.md says what it is bad at."),
 		);
 	}
 	for (const name of Object.keys(SETS))
