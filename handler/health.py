@@ -96,6 +96,7 @@ class Health:
             tasks=list(model.tasks),
             files=files,
             error=model.reason,
+            curve=[wire.CurveCheck(**point) for point in model.curve],
         )
 
     def _policy(self) -> wire.PolicyCheck | None:

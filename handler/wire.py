@@ -133,7 +133,23 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
 FilesState = Literal["present", "missing", "changed", "unreadable"]
 
 
+class CurveCheck(msgspec.Struct, frozen=True):
+    """What one threshold does, as the model's builder measured it on prompts kept from training.
+
+    share_fast  of all queries, sent fast
+    wrong_fast  of the queries that need the large model, sent fast
+    easy_fast   of the queries that the small model can answer, sent fast
+    """
+
+    threshold: float
+    share_fast: float
+    wrong_fast: float
+    easy_fast: float
+
+
 class ModelCheck(msgspec.Struct, frozen=True):
+    """The model in service. `curve` is empty where its builder did not measure one."""
+
     loaded: bool
     version: str | None
     path: str
@@ -141,6 +157,7 @@ class ModelCheck(msgspec.Struct, frozen=True):
     tasks: list[str]
     files: FilesState
     error: str | None
+    curve: list[CurveCheck] = []
 
 
 class TierCheck(msgspec.Struct, frozen=True):
