@@ -61,4 +61,5 @@ STOPSIGNAL SIGTERM
 # `up --wait` see readiness within a second.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["python3", "-IS", "-c", "import os, socket\nconnection = socket.create_connection(('127.0.0.1', int(os.environ.get('PORT') or 8000)), 2)\nconnection.sendall(b'GET /health/ready HTTP/1.1\\r\\nhost: localhost\\r\\nconnection: close\\r\\n\\r\\n')\nraise SystemExit(not connection.recv(64).startswith(b'HTTP/1.1 200'))"]
-CMD ["query-gateway", "serve"]
+# Signals wait until the interpreter can take them: as process 1, what comes before its handlers stand is lost.
+CMD ["env", "--block-signal=TERM,INT,HUP", "query-gateway", "serve"]

@@ -26,7 +26,10 @@ FOREIGN = (
 
 
 def run() -> "NoReturn":
-    """Run the command of this process's arguments, and end with its exit code."""
+    """Run the command of this process's arguments, and end with its exit code.
+
+    An interpreter that ends by itself waits for threads, which may wait for ever; so it is left here.
+    """
     serving = sys.argv[1:2] == ["serve"]
     for number in (signal.SIGTERM, signal.SIGINT):
         # As process 1 of a container, what has no handler is ignored: `docker stop` would wait for its end.
@@ -39,7 +42,10 @@ def run() -> "NoReturn":
     _open_standard_streams()
     for name in FOREIGN:
         os.environ.pop(name, None)
-    _leave(_command())
+    code = _command()
+    written = _flush()
+    # An answer that nobody could read is none; a server has given its answers elsewhere.
+    os._exit(code or int(not written and not serving))
 
 
 def _command() -> int:
@@ -59,12 +65,15 @@ def _command() -> int:
         return 1
 
 
-def _leave(code: int) -> "NoReturn":
-    """End now. An interpreter that ends by itself waits for threads, which may wait for ever."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(code)
+def _flush() -> bool:
+    """Write out what was printed; whether standard output took it."""
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _end_early(number: int, frame: "FrameType | None") -> None:

@@ -24,13 +24,17 @@ Peer = tuple[str, int]
 LOOKS_PER_TIMEOUT = 4
 LOOK_MIN_S, LOOK_MAX_S = 0.1, 2.5
 # How often to see whether somebody waits to be accepted.
-CROWD_LOOK_S = 0.25
+CROWD_LOOK_S = 0.1
 # Looking takes at most this share of one CPU, however many connections there are.
 LOOK_SHARE = 0.03
+# While others wait to be accepted it may be more.
+CROWD_SHARE = 0.25
 # After so many descriptors the event loop gets a turn.
 BREATH_AFTER, BREATH_S = 64, 0.001
-# Who was answered a moment ago may be about to ask again.
+# Who was answered a moment ago may be about to ask again. Where only a few connections may be open
+# they change hands sooner: seconds for each of them.
 IDLE_MIN_S = 1.0
+IDLE_MIN_S_EACH = 0.01
 
 # `struct tcp_info` of linux/tcp.h: state, five bytes, then 32-bit and 64-bit fields.
 _INFO_BYTES = 136
@@ -105,13 +109,14 @@ class Watch:
         busy: Set[tuple[str, int | str]],
         head_s: float,
         connections_max: int,
-        idle_min_s: float = IDLE_MIN_S,
+        idle_min_s: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         busy             peers whose requests are being read or answered; the event loop's, only read here
         head_s           what a head may take, in seconds, from its first byte or from the connection's
         connections_max  that the server keeps open at a time
+        idle_min_s       who has been idle for less never gives way; None: by `connections_max`
         """
         self.closed_late = self.closed_idle = 0
         self._listener = listener
@@ -120,7 +125,9 @@ class Watch:
         self._busy = busy
         self._head_s = head_s
         self._max = connections_max
-        self._idle_min_s = idle_min_s
+        self._idle_min_s = (
+            min(IDLE_MIN_S, connections_max * IDLE_MIN_S_EACH) if idle_min_s is None else idle_min_s
+        )
         self._now = now
         self._late: dict[Peer, Late] = {}
         self._look_s = min(max(head_s / LOOKS_PER_TIMEOUT, LOOK_MIN_S), LOOK_MAX_S)
@@ -135,8 +142,8 @@ class Watch:
             waiting = self.waiting() if now >= crowd_at else 0
             if now >= look_at or waiting:
                 self.look(waiting)
-                rest_s = (self._now() - now) / LOOK_SHARE
-                look_at, crowd_at = now + max(self._look_s, rest_s), now + rest_s
+                took_s = self._now() - now
+                look_at, crowd_at = now + max(self._look_s, took_s / LOOK_SHARE), now + took_s / CROWD_SHARE
             time.sleep(min(self._look_s, CROWD_LOOK_S))
 
     def waiting(self) -> int:

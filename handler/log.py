@@ -108,7 +108,7 @@ class Log:
 
     def dropped_line(self, count: int) -> str:
         """A line that says how many before it are missing."""
-        return self._line("error", "log_lines_dropped", {"error_type": "LogUnread", "lines": count})
+        return self._line("warning", "log_lines_dropped", {"lines": count})
 
     def end(self, within_s: float) -> None:
         """Wait until what was logged is written, but not longer than `within_s` seconds."""

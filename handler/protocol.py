@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 
 # Of a body that is refused so much is read and thrown away: a client that sends all before it
 # reads would otherwise meet a closed connection, and never the reason.
-DISCARD_MAX_BYTES = 64 * 1024 * 1024
+DISCARD_MAX_BYTES = 1024 * 1024 * 1024
 
 
 def conform(

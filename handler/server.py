@@ -162,7 +162,7 @@ class Process:
         and clients turn away by themselves; only then does the listener close, since
         closing it resets what still waits in its accept queue.
         """
-        self.parts.health.drain_began.set()
+        self.parts.health.draining = True
         self.log.info("draining", active=self.parts.telemetry.active, linger_ms=self.settings.drain_linger_ms)
         await asyncio.sleep(self.settings.drain_linger_ms / 1000)
         server.stop()  # type: ignore[no-untyped-call]
@@ -183,7 +183,10 @@ class Signals:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process: Process | None = None
         self._first_at: float | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        for number in (*ENDING, signal.SIGHUP):
+            # Should a library have started a thread before `block`, that thread may get the signal.
+            signal.signal(number, lambda number, _: self._take(number))
         threading.Thread(target=self._run, name="signals", daemon=True).start()
 
     @staticmethod
@@ -201,12 +204,14 @@ class Signals:
 
     def _run(self) -> None:
         while True:
-            number = signal.sigwait({*ENDING, signal.SIGHUP})
-            with self._lock:
-                if number == signal.SIGHUP:
-                    self._hang_up()
-                else:
-                    self._end(number)
+            self._take(signal.sigwait({*ENDING, signal.SIGHUP}))
+
+    def _take(self, number: int) -> None:
+        with self._lock:
+            if number == signal.SIGHUP:
+                self._hang_up()
+            else:
+                self._end(number)
 
     def _hang_up(self) -> None:
         self._log.info("signal", signal="SIGHUP")

@@ -94,7 +94,6 @@ class ModelStatistics(msgspec.Struct, frozen=True):
     """The model in service.
 
     version, tasks, training_mix   empty while there is none
-    curve                          what each threshold does, as its builder measured it
     reason                         why there is none
     """
 
@@ -103,5 +102,4 @@ class ModelStatistics(msgspec.Struct, frozen=True):
     version: str = ""
     tasks: tuple[str, ...] = ()
     training_mix: Mapping[str, float] = {}
-    curve: tuple[Mapping[str, float], ...] = ()
     reason: str | None = None

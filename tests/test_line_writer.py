@@ -19,18 +19,18 @@ class Pipe:
     def __init__(self) -> None:
         self.out, self.into = os.pipe()
         fcntl.fcntl(self.into, fcntl.F_SETPIPE_SZ, 4096)
+        self._writers: list[LineWriter] = []
 
-    def read(self) -> str:
-        """All that comes, until the other end is closed."""
-        seen = b""
-        while part := os.read(self.out, 65536):
-            seen += part
-        return seen.decode()
+    def writer(self, told: Callable[[int], str] = lambda dropped: "") -> LineWriter:
+        self._writers.append(LineWriter(self.into, told=told))
+        return self._writers[-1]
 
     def close(self) -> None:
-        for descriptor in (self.out, self.into):
-            with suppress(OSError):  # the test may have closed it
-                os.close(descriptor)
+        with suppress(OSError):  # the test may have closed it
+            os.close(self.out)
+        for writer in self._writers:  # with its descriptor, it would write into the next test's
+            assert writer.close(within_s=60)
+        os.close(self.into)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_what_is_no_text_is_written_as_escapes(tmp_path: Path) -> None:
 
 
 def test_a_reader_who_stalls_costs_lines_that_are_counted(pipe: Pipe) -> None:
-    writer = LineWriter(pipe.into)
+    writer = pipe.writer()
 
     for _ in range(3 * LINES_MAX):
         writer.write("x" * 100 + "\n")
@@ -76,7 +76,7 @@ def test_a_reader_who_stalls_costs_lines_that_are_counted(pipe: Pipe) -> None:
 
 
 def test_who_closes_while_the_reader_stalls_waits_no_longer_than_was_said(pipe: Pipe) -> None:
-    writer = LineWriter(pipe.into)
+    writer = pipe.writer()
     for _ in range(1000):
         writer.write("x" * 100 + "\n")
 
@@ -84,7 +84,7 @@ def test_who_closes_while_the_reader_stalls_waits_no_longer_than_was_said(pipe: 
 
 
 def test_when_the_reader_goes_on_a_line_says_how_many_are_missing(pipe: Pipe) -> None:
-    writer = LineWriter(pipe.into, told=lambda dropped: f"{dropped} dropped\n")
+    writer = pipe.writer(told=lambda dropped: f"{dropped} dropped\n")
     for i in range(2 * LINES_MAX):
         writer.write(f"{i:0100}\n")
     lost = writer.dropped
@@ -101,7 +101,7 @@ def test_when_the_reader_goes_on_a_line_says_how_many_are_missing(pipe: Pipe) ->
 
 def test_a_reader_who_has_gone_costs_lines_and_nothing_else(pipe: Pipe) -> None:
     os.close(pipe.out)
-    writer = LineWriter(pipe.into)
+    writer = pipe.writer()
 
     for _ in range(10):
         writer.write("line\n")
@@ -161,7 +161,7 @@ def test_after_a_cut_line_the_next_begins_on_a_line_of_its_own(
 
 def test_a_pipe_that_somebody_set_not_to_block_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.into, False)
-    writer = LineWriter(pipe.into)
+    writer = pipe.writer()
     lines = [f"{i:0100}" for i in range(200)]
     for line in lines:
         writer.write(line + "\n")
