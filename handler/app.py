@@ -1,91 +1,51 @@
-"""HTTP, and the only module that knows Litestar.
+"""Litestar, and the only module that knows it: routes, probes, reports, errors outside the wires.
 
-One handler decodes a request, asks the gateway and encodes its answer or its
-error; the rest are probes and reports. `build` wires the app; read `classify` in
-it first.
+What a request for a decision goes through stands in `wires/`; read `wires/native.py` first.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litestar import HttpMethod, Litestar, Request, Response, asgi, get, route
 from litestar.exceptions import HTTPException
+from litestar.handlers import ASGIRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from handler import headers, wire
 from handler.errors import (
-    CallerGone,
     GatewayError,
     MethodNotAllowed,
     NotFound,
-    PayloadTooLarge,
     Unauthenticated,
     ValidationError,
     from_bug,
 )
-from handler.gateway import Answer
+from handler.exchange import Exchange
 from handler.keys import Keyring
 from handler.settings import Settings
+from handler.wires import endpoints, native
+from handler.wires import route as route_wire
+from handler.wires.base import Endpoint, Service, respond
 from handler.wiring import Parts
 
 if TYPE_CHECKING:
     from handler.page import Page
 
-CLASSIFY = "/v1/query-classify"
-NOTHING_HERE = f"there is nothing here; queries are asked with POST {CLASSIFY}"
-JSON = (b"content-type", b"application/json")
+NOTHING_HERE = f"there is nothing here; queries are asked with POST {native.PATH}"
 
 
 def build(parts: Parts) -> Litestar:
     """Wire the routes to one gateway."""
-    gateway, health, settings = parts.gateway, parts.health, parts.settings
-    callers, operators = parts.callers, parts.operators
+    health, settings, operators = parts.health, parts.settings, parts.operators
     telemetry, log = parts.telemetry, parts.log
-    timeout_s = settings.request_timeout_ms / 1000
-    read_timeout_s = settings.read_timeout_ms / 1000
+    service = Service(parts.gateway, health, telemetry, log, settings, parts.callers)
 
-    @asgi(CLASSIFY, copy_scope=False)
+    @asgi(native.PATH, copy_scope=False)
     async def classify(scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one query: the whole of a request's life on this side of HTTP."""
-        started = time.perf_counter()
-        asked = headers.read(scope["headers"])
-        telemetry.active += 1
-        try:
-            _admit(callers, asked)
-            if scope["method"] != "POST":  # type: ignore[typeddict-item]
-                raise MethodNotAllowed(f"{CLASSIFY} is asked with POST", headers=(("allow", "POST"),))
-            headers.require_json(asked)
-            text = wire.read_query(
-                await _body(receive, asked.content_length, settings.max_body_bytes, read_timeout_s)
-            )
-            telemetry.query("native")
-            answer = await gateway.classify(
-                text,
-                timeout_s=headers.timeout_s(asked, at_most_s=timeout_s),
-                caller_left=lambda: _hung_up(receive),
-            )
-            total_s = time.perf_counter() - started
-            telemetry.succeeded(total_s, answer.stages, hit=answer.cache != "miss")
-            if settings.log_requests:
-                _log_request(answer, asked.request_id, text, total_s)
-            await _send(
-                send,
-                200,
-                wire.write_answer(answer.decision),
-                headers.of_answer(answer, asked.request_id, total_s),
-            )
-        except CallerGone as gone:
-            telemetry.failed(gone.error_type, gone.code)
-        except GatewayError as error:
-            await _fail(send, error, asked.request_id, started)
-        except Exception as bug:
-            await _fail(send, from_bug(bug), asked.request_id, started, bug)
-        finally:
-            telemetry.active -= 1
+        await native.serve(service, Exchange(scope, receive, send))
 
     @get("/health/live")
     async def live() -> ASGIResponse:
@@ -110,7 +70,9 @@ def build(parts: Parts) -> Litestar:
     async def schema() -> ASGIResponse:
         from handler.schema import document  # not needed to answer queries
 
-        return ASGIResponse(body=document(), headers={"content-type": "application/vnd.oai.openapi+json"})
+        return ASGIResponse(
+            body=document(settings.wire_names), headers={"content-type": "application/vnd.oai.openapi+json"}
+        )
 
     page: Page | None = None
 
@@ -138,6 +100,12 @@ def build(parts: Parts) -> Litestar:
         """Everything that fails outside `classify`: unknown paths, wrong methods, bugs in a report."""
         asked = headers.read(request.scope["headers"])
         error = _translated(exc)
+        if _on(route_wire.PREFIX, request.scope["path"]) and "route" in settings.wire_names:
+            # A proxy takes any other status for a refusal of its user's request.
+            safe = service.without_model("route", "unreadable")
+            telemetry.succeeded_otherwise()
+            found = headers.of_answer(safe, asked.request_id, 0.0)
+            return Response(b"{}", headers={name.decode(): value.decode() for name, value in found})
         _record(
             error, asked.request_id, exc if error.code == 500 else None, counted=_is_v1(request.scope["path"])
         )
@@ -148,30 +116,10 @@ def build(parts: Parts) -> Litestar:
 
     _record = partial(record, parts)
 
-    async def _fail(
-        send: Send, error: GatewayError, request_id: str, started: float, bug: Exception | None = None
-    ) -> None:
-        _record(error, request_id, bug, counted=True)
-        total_s = time.perf_counter() - started
-        extra = headers.of_error(error, request_id, total_s, gateway.model.version)
-        await _send(send, error.code, wire.write_error(error), extra)
-
-    def _log_request(answer: Answer, request_id: str, text: str, total_s: float) -> None:
-        log.info(
-            "request",
-            request_id=request_id,
-            label=answer.decision.label,
-            task=answer.decision.task,
-            confidence=round(answer.decision.confidence, 4),
-            cache=answer.cache,
-            latency_ms=round(total_s * 1000, 3),
-            query_chars=len(text),
-            query_digest=log.fingerprint(text),
-        )
-
     return Litestar(
         [
             classify,
+            *(_handler(endpoint, service) for endpoint in endpoints(settings.wire_names)),
             live,
             ready,
             deep,
@@ -210,7 +158,8 @@ def refusing_hosts(parts: Parts) -> Callable[[Any, Any, Any], Awaitable[None]]:
         asked = headers.read(scope["headers"])
         error = ValidationError("the request has more than one host line; exactly one is accepted")
         record(parts, error, asked.request_id, counted=_is_v1(scope["path"]))
-        await _send(send, error.code, wire.write_error(error), headers.of_error(error, asked.request_id))
+        exchange = Exchange(scope, receive, send)
+        await exchange.answer(error.code, wire.write_error(error), headers.of_error(error, asked.request_id))
 
     return refuse
 
@@ -225,6 +174,23 @@ def _open_page(settings: Settings) -> "Page":
     return page
 
 
+def _handler(endpoint: Endpoint, service: Service) -> ASGIRouteHandler:
+    """Litestar's handler of one path of a wire, or of all that lies below it."""
+    prefix, below, _ = endpoint.path.partition("/*")
+
+    @asgi(prefix, copy_scope=False, is_mount=bool(below))
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        # A mount sees the path with what it is mounted at taken off; the raw path is whole.
+        rest = scope["path"].removeprefix(prefix).strip("/") if below else ""
+        if endpoint.serve is not None:
+            await endpoint.serve(service, exchange, rest)
+        else:
+            await respond(endpoint, service, exchange, rest)
+
+    return handle
+
+
 def _admit(ring: Keyring | None, asked: headers.Asked) -> None:
     if ring is not None and not any(ring.admits(key) for key in asked.keys):
         raise Unauthenticated(
@@ -233,57 +199,17 @@ def _admit(ring: Keyring | None, asked: headers.Asked) -> None:
         )
 
 
-async def _body(receive: Receive, declared: int | None, bytes_max: int, within_s: float) -> bytes:
-    """Read a request's body, and stop as soon as it is over `bytes_max` or `within_s` seconds."""
-    if declared is not None and declared > bytes_max:
-        raise PayloadTooLarge(f"the body is {declared} bytes; at most {bytes_max} are read")
-    try:
-        async with asyncio.timeout(within_s):
-            return await _chunks(receive, declared, bytes_max)
-    except TimeoutError:
-        raise ValidationError(f"the body had not come in full after {within_s:g} s") from None
-
-
-async def _chunks(receive: Receive, declared: int | None, bytes_max: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            # So the server tells of a caller who left, and of chunks that cannot be read; who
-            # sent the latter is still there.
-            raise ValidationError("the body broke off before its end, or its chunks cannot be read")
-        chunk = message["body"]  # type: ignore[typeddict-item]
-        size += len(chunk)
-        if size > bytes_max:
-            raise PayloadTooLarge(f"the body is over {bytes_max} bytes")
-        chunks.append(chunk)
-        if size == declared or not message.get("more_body"):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _send(send: Send, code: int, body: bytes, extra: list[tuple[bytes, bytes]]) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": code,
-            "headers": [JSON, (b"content-length", b"%d" % len(body)), *extra],
-        }
-    )
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
 def _json(code: int, body: bytes) -> ASGIResponse:
     return ASGIResponse(body=body, status_code=code, headers={"content-type": "application/json"})
 
 
 def _probe(probe: wire.Probe) -> ASGIResponse:
     return _json(200 if probe.status in ("alive", "ready") else 503, wire.encode(probe))
+
+
+def _on(prefix: str, path: str) -> bool:
+    """Whether a path is this one, or lies below it."""
+    return path == prefix or path.startswith(prefix + "/")
 
 
 def _is_v1(path: str) -> bool:

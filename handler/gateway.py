@@ -32,15 +32,28 @@ if TYPE_CHECKING:
 class Answer(msgspec.Struct, frozen=True):
     """A decision and how it came about.
 
-    stages   (name, seconds) in the order they happened; their sum is at most the
-             time that the caller waited
-    version  of the model that scored it
+    scored   what it was decided from; None where the model was not asked
+    serving  the model and the policy that decided; None where there was none
     """
 
     decision: Decision
-    cache: CacheLevel
-    stages: Stages
-    version: str
+    scored: Scored | None
+    serving: Serving | None
+
+    @property
+    def cache(self) -> CacheLevel:
+        """Which level of the cache answered, or that none could."""
+        return self.scored.cache if self.scored else "miss"
+
+    @property
+    def stages(self) -> Stages:
+        """(name, seconds) in the order they happened; their sum is at most the time that the caller waited."""
+        return self.scored.stages if self.scored else ()
+
+    @property
+    def version(self) -> str | None:
+        """Of the model in service when it was answered; None where there was none."""
+        return self.serving.router.version if self.serving else None
 
 
 class Gateway:
@@ -67,14 +80,18 @@ class Gateway:
         text: str,
         *,
         timeout_s: float,
-        caller_left: Callable[[], Awaitable[None]] | None = None,
         threshold: float | None = None,
+        caller_left: Callable[[], Awaitable[None]] | None = None,
+        bulk: bool = False,
+        caller: bytes = b"",
     ) -> Answer:
         """Answer one query.
 
         timeout_s    how long its caller will wait
+        threshold    the query's own, 0 to 1, instead of the policy's
         caller_left  returns when the caller has hung up
-        threshold    the query's own, instead of the policy's
+        bulk         whether it is one of many, which single queries go before
+        caller       what names its caller among others; nobody may hold the whole queue
 
         Raises a `GatewayError` that the caller can act on, `CallerGone`, or what the
         model raised on exactly this query.
@@ -148,4 +165,4 @@ class Gateway:
     def _answer(self, scored: Scored, serving: Serving, threshold: float | None) -> Answer:
         decision = decide(scored.scores, serving.policy, threshold)
         self.telemetry.answered(decision.label, decision.task, decision.confidence)
-        return Answer(decision, scored.cache, scored.stages, serving.router.version)
+        return Answer(decision, scored, serving)

@@ -107,11 +107,16 @@ def clean(text: str, chars_max: int) -> str:
 
 
 def require_json(asked: Asked) -> None:
-    """A missing content type passes for JSON; a wrong one, or a packed body, does not."""
+    """A missing content type passes for JSON; a wrong one does not."""
     if asked.content_type and not _is_json(asked.content_type):
-        raise UnsupportedMediaType("the body must be sent as content-type application/json (in UTF-8)")
-    if asked.content_encoding and asked.content_encoding.strip().lower() != b"identity":
-        raise UnsupportedMediaType("the body must be sent without content-encoding")
+        raise UnsupportedMediaType(
+            "the body must be sent as content-type application/json (in UTF-8), or as application/x-ndjson"
+        )
+
+
+def is_type(content_type: bytes, name: bytes) -> bool:
+    """Whether a content type is the one of this name, whatever its parameters."""
+    return content_type.partition(b";")[0].strip().lower() == name
 
 
 def _is_json(content_type: bytes) -> bool:
@@ -133,15 +138,26 @@ def timeout_s(asked: Asked, *, at_most_s: float) -> float:
     return min(own_ms / 1000, at_most_s)
 
 
-def of_answer(answer: Answer, request_id: str, total_s: float) -> Headers:
-    timing = ", ".join(f"{stage};dur={spent_s * 1000:.3f}" for stage, spent_s in answer.stages)
-    return [
-        (b"x-request-id", request_id.encode()),
-        (b"x-router-latency", b"%.3f" % (total_s * 1000)),
-        (b"x-cache", answer.cache.encode()),
-        (b"x-model-version", answer.version.encode()),
-        (b"server-timing", timing.encode()),
+def of_answer(answer: "Answer | GatewayError | None", request_id: str, total_s: float) -> Headers:
+    """The headers of an answer; the decision stands in them where it is a single one."""
+    found = [(b"x-request-id", request_id.encode()), (b"x-router-latency", b"%.3f" % (total_s * 1000))]
+    if not isinstance(answer, Answer):
+        return found
+    decision = answer.decision
+    found += [
+        (b"x-query-route", decision.route.encode()),
+        (b"x-query-label", decision.label.encode()),
+        (b"x-query-task", decision.task.encode()),
+        (b"x-query-confidence", b"%.4f" % decision.confidence),
     ]
+    if decision.reason is not None:
+        found.append((b"x-query-reason", decision.reason.encode()))
+    if answer.serving is not None:
+        found.append((b"x-model-version", answer.serving.router.version.encode()))
+    if answer.scored is not None:
+        timing = ", ".join(f"{stage};dur={spent_s * 1000:.3f}" for stage, spent_s in answer.scored.stages)
+        found += [(b"x-cache", answer.scored.cache.encode()), (b"server-timing", timing.encode())]
+    return found
 
 
 def of_error(

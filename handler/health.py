@@ -4,6 +4,7 @@ Liveness and readiness never touch the model, the disk or the network; the deep 
 looks at the model's files, on a thread of its own.
 """
 
+import asyncio
 import time
 
 from handler import __version__, wire
@@ -18,15 +19,19 @@ LOOK_S = 1.0
 
 
 class Health:
-    """Reads the gateway's state; changes only `draining`, when the process is told to end."""
+    """Reads the gateway's state; what changes is `drain_began`, when the process is told to end."""
 
     def __init__(self, gateway: Gateway, settings: Settings, follower: Follower) -> None:
-        self.draining = False
+        self.drain_began = asyncio.Event()
         self._follower = follower
         self._gateway = gateway
         self._settings = settings
         self._started = time.monotonic()
         self._looks = OneAtATime("model files")
+
+    @property
+    def draining(self) -> bool:
+        return self.drain_began.is_set()
 
     def live(self) -> wire.Probe:
         if self._gateway.batcher.alive:
@@ -91,6 +96,7 @@ class Health:
             tasks=list(model.tasks),
             files=files,
             error=model.reason,
+            curve=[wire.CurveCheck(**point) for point in model.curve],
         )
 
     def _policy(self) -> wire.PolicyCheck | None:

@@ -95,6 +95,7 @@ class ModelHolder:
             version=self._serving.router.version,
             tasks=tuple(manifest.tasks),
             training_mix=manifest.training_mix,
+            curve=tuple(msgspec.structs.asdict(point) for point in manifest.curve),
         )
 
     def files(self) -> "FilesState":

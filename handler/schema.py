@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from handler import __version__, errors, wire
+from handler.settings import WIRES
+from handler.wires import endpoints
 
 REF = "#/components/schemas/{name}"
 JSON = "application/json"
@@ -26,7 +28,13 @@ ANSWER: Headers = {
     **VERSION,
     "x-cache": ("Which level answered.", {"type": "string", "enum": ["l1", "l2", "miss"]}),
     "server-timing": ("Milliseconds per stage.", {"type": "string"}),
+    "x-query-route": ("The route: the name of the tier that is to answer.", {"type": "string"}),
+    "x-query-label": ('The route\'s place, "0" the cheapest.', {"type": "string"}),
+    "x-query-task": ("The task, or `unknown` where the model was not asked.", {"type": "string"}),
+    "x-query-confidence": ("How sure the preferred route is.", {"type": "string"}),
+    "x-query-reason": ("Why the route is not the one preferred, where it is not.", {"type": "string"}),
 }
+NDJSON = "application/x-ndjson"
 # What a classify request can meet, and which of its answers carry a header of their own.
 CHALLENGE: Headers = {"www-authenticate": ("How to send a key.", {"type": "string"})}
 FAILURES: dict[int, Headers] = {
@@ -47,9 +55,21 @@ SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}]
 
 
 @cache
-def document() -> bytes:
-    """The document as JSON. Built once, when first asked for."""
-    structs = (wire.ClassifyRequest, wire.ClassifyAnswer, wire.ErrorAnswer, wire.Probe, wire.DeepReport)
+def document(wires: tuple[str, ...] = WIRES) -> bytes:
+    """The document as JSON. Built once, when first asked for.
+
+    wires  the names of those that are on
+    """
+    structs = (
+        wire.ClassifyRequest,
+        wire.ClassifyLine,
+        wire.ClassifyAnswer,
+        wire.ExplainedAnswer,
+        wire.ManyAnswers,
+        wire.ErrorAnswer,
+        wire.Probe,
+        wire.DeepReport,
+    )
     _, schemas = msgspec.json.schema_components(structs, ref_template=REF)
     return wire.encode(
         {
@@ -61,6 +81,11 @@ def document() -> bytes:
             },
             "paths": {
                 "/v1/query-classify": {"post": _classify()},
+                **{
+                    endpoint.path.replace("/*", "/{rest}"): endpoint.documents
+                    for endpoint in endpoints(wires)
+                    if endpoint.documents
+                },
                 "/health/live": {
                     "get": _probe("live", "The process can answer.", "A lane is dead or hangs.")
                 },
@@ -120,7 +145,7 @@ def _classify() -> dict[str, Any]:
     }
     return {
         "operationId": "classify",
-        "summary": "Route one query.",
+        "summary": "Route one query, or many.",
         "parameters": [
             _header("x-request-id", "Echoed in the answer and written in log lines.", {"type": "string"}),
             _header("traceparent", "W3C trace context; its trace id names the request.", {"type": "string"}),
@@ -129,10 +154,24 @@ def _classify() -> dict[str, Any]:
         "security": SECURITY,
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": {"$ref": REF.format(name="ClassifyRequest")}}},
+            "content": {
+                JSON: {"schema": {"$ref": REF.format(name="ClassifyRequest")}},
+                NDJSON: {"schema": {"$ref": REF.format(name="ClassifyLine")}},
+            },
         },
-        "responses": {"200": _response("The decision.", "ClassifyAnswer", ANSWER), **failures},
+        "responses": {"200": _answers(), **failures},
     }
+
+
+def _answers() -> dict[str, Any]:
+    """One answer, many for `texts`, or a line each for a stream."""
+    found = _response("The decision, or one for each query that was asked.", "ClassifyAnswer", ANSWER)
+    kinds = ("ClassifyAnswer", "ExplainedAnswer", "ManyAnswers")
+    found["content"] = {
+        JSON: {"schema": {"anyOf": [{"$ref": REF.format(name=kind)} for kind in kinds]}},
+        NDJSON: {"schema": {"$ref": REF.format(name="ClassifyAnswer")}},
+    }
+    return found
 
 
 def _unknown() -> dict[str, Any]:

@@ -162,7 +162,7 @@ class Process:
         and clients turn away by themselves; only then does the listener close, since
         closing it resets what still waits in its accept queue.
         """
-        self.parts.health.draining = True
+        self.parts.health.drain_began.set()
         self.log.info("draining", active=self.parts.telemetry.active, linger_ms=self.settings.drain_linger_ms)
         await asyncio.sleep(self.settings.drain_linger_ms / 1000)
         server.stop()  # type: ignore[no-untyped-call]

@@ -50,6 +50,9 @@ def _doc(text: str) -> Meta:
     return Meta(description=text)
 
 
+WIRES = ("route",)
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The gateway's settings. Read them with `from_env`."""
 
@@ -127,6 +130,22 @@ class Settings(msgspec.Struct, frozen=True):
         Annotated[float, Meta(gt=0, le=60_000)],
         _doc("Time for one query; the header x-request-timeout-ms may shorten it."),
     ] = 1000
+    route_timeout_ms: Annotated[
+        Annotated[float, Meta(gt=0, le=60_000)],
+        _doc("Time for one query on /v1/route, its body included; then the answer is the last tier."),
+    ] = 150
+    bulk_timeout_ms: Annotated[
+        Annotated[float, Meta(gt=0, le=3_600_000)], _doc("Time for all of a request's texts.")
+    ] = 30_000
+    request_queries_max: Annotated[Count, _doc("Most texts in one request; more go as NDJSON.")] = 256
+    wires: Annotated[
+        str,
+        Meta(
+            pattern=r"[^\s,]",
+            description="Wires that are on, separated by commas, or all. The others are 404; the gateway's own path "
+            "always is on.",
+        ),
+    ] = "all"
     queue_max: Annotated[Count, _doc("Queries that may wait for a lane; more are told 429.")] = 1024
     queue_max_tokens: Annotated[
         Count, _doc("Estimated tokens that may wait for a lane; more are told 429.")
@@ -195,6 +214,14 @@ class Settings(msgspec.Struct, frozen=True):
     def page_on(self) -> bool:
         """Whether the page is served: as `page` says, else on a loopback address alone."""
         return is_loopback(self.host) if self.page is None else self.page
+
+    @property
+    def wire_names(self) -> tuple[str, ...]:
+        """`wires` as a tuple, in the order of `WIRES`. Raises `SettingsError` for a name that is none."""
+        given = {name.strip().lower() for name in self.wires.split(",")} - {""}
+        if unknown := sorted(given - {*WIRES, "all"}):
+            raise SettingsError(f"WIRES: {', '.join(unknown)}: expected some of {', '.join(WIRES)}, or all")
+        return WIRES if "all" in given else tuple(name for name in WIRES if name in given)
 
     @property
     def model_folder(self) -> Path:

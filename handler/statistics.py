@@ -94,6 +94,7 @@ class ModelStatistics(msgspec.Struct, frozen=True):
     """The model in service.
 
     version, tasks, training_mix   empty while there is none
+    curve                          what each threshold does, as its builder measured it
     reason                         why there is none
     """
 
@@ -102,4 +103,5 @@ class ModelStatistics(msgspec.Struct, frozen=True):
     version: str = ""
     tasks: tuple[str, ...] = ()
     training_mix: Mapping[str, float] = {}
+    curve: tuple[Mapping[str, float], ...] = ()
     reason: str | None = None

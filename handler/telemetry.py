@@ -244,6 +244,10 @@ class Telemetry:
             rest_s -= spent_s
         self._stages["other"].observe(max(rest_s, 0.0))
 
+    def succeeded_otherwise(self) -> None:
+        """Count a request that was answered without one query's latency: bulk, or without the model."""
+        self._ok.inc()
+
     def failed(self, error_type: str, code: int) -> None:
         counter = self._failures.get((error_type, code))
         if counter is None:

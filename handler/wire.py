@@ -1,23 +1,62 @@
 """What crosses HTTP, as frozen structs: the query, its answer, errors and reports."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from handler.errors import GatewayError, ValidationError
+from handler.errors import GatewayError
 from handler.policy import Decision, Label
 from handler.statistics import L2Drop, L2Failure, L2Operation, L2Reject
 
+Text = Annotated[
+    str, Meta(min_length=1, description="The query as its user wrote it.", examples=["Summarize: …"])
+]
+Threshold = Annotated[
+    float,
+    Meta(ge=0, le=1, description="How sure a fast answer must be, for this query alone."),
+]
+Messages = Annotated[
+    list[Any],
+    Meta(
+        description="A conversation in OpenAI's chat form or Anthropic's: objects with role and content. "
+        "The last user turn is the ask.",
+        examples=[[{"role": "user", "content": "What is the capital of Australia?"}]],
+    ),
+]
+Input = Annotated[Any, Meta(description="OpenAI's responses form: a string or a list of items.")]
+Prompt = Annotated[Any, Meta(description="A query as a completions client sends it.")]
+Beside = Annotated[Any, Meta(description="A system prompt beside the conversation: a string or text parts.")]
+Explain = Annotated[bool, Meta(description="Whether the answer tells how it came about.")]
+
 
 class ClassifyRequest(msgspec.Struct, frozen=True):
-    """A query to route. Members other than `text` are ignored."""
+    """One query (`text`, `messages`, `input` or `prompt`) or many (`texts`). Other members are ignored."""
 
-    text: Annotated[
-        str,
-        Meta(min_length=1, description="The query as its user wrote it.", examples=["Summarize: …"]),
-    ]
+    text: Text | None = None
+    messages: Messages | None = None
+    input: Input = None
+    prompt: Prompt = None
+    system: Beside = None
+    instructions: Beside = None
+    texts: Annotated[list[Any], Meta(description="Many queries, each a non-empty string.")] | None = None
+    threshold: Threshold | None = None
+    explain: Explain = False
+
+
+class ClassifyLine(msgspec.Struct, frozen=True):
+    """One line of a stream: a query, and what its answer is to be known by."""
+
+    id: Annotated[str | int, Meta(description="Echoed in the line's answer.")] | None = None
+    text: Text | None = None
+    messages: Messages | None = None
+    input: Input = None
+    prompt: Prompt = None
+    system: Beside = None
+    instructions: Beside = None
+    threshold: Threshold | None = None
+    explain: Explain = False
 
 
 class ClassifyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,18 +69,42 @@ class ClassifyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
         ),
     ]
     route: Annotated[str, Meta(description="Name of the tier that is to answer.", examples=["fast"])]
-    task: Annotated[str, Meta(description="The most probable task of the route that the model preferred.")]
+    task: Annotated[
+        str,
+        Meta(
+            description="The most probable task of the route that the model preferred; "
+            "`unknown` where the model was not asked."
+        ),
+    ]
     confidence: Annotated[
         float,
         Meta(ge=0, le=1, description="Calibrated probability of the route that the model preferred."),
     ]
     reason: Annotated[
-        Literal["low_confidence"] | None,
-        Meta(description="Why the route taken is not the one preferred."),
+        Literal["low_confidence", "no_text", "not_text"] | None,
+        Meta(description="Why the route taken is not the one preferred, or the model was not asked."),
     ] = None
     truncated: Annotated[
         bool, Meta(description="True when the query was too long for the model to see all of it.")
     ] = False
+
+
+class ExplainedAnswer(ClassifyAnswer, frozen=True, kw_only=True, omit_defaults=False):
+    """The same, and how it came about."""
+
+    tasks: Annotated[dict[str, float], Meta(description="The probability of every task.")]
+    need: Annotated[float, Meta(ge=0, le=1, description="How much the query needs a large model.")]
+    margin: Annotated[float, Meta(ge=0, description="Distance of need to the nearest boundary in force.")]
+    seen: Annotated[
+        list[tuple[int, int]],
+        Meta(description="What of the text the model read: [start, end) in code points, in order."),
+    ]
+
+
+class ManyAnswers(msgspec.Struct, frozen=True):
+    """The answers to `texts`, in their order; each an answer or an error of its own."""
+
+    results: list[Any]
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -70,7 +133,23 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
 FilesState = Literal["present", "missing", "changed", "unreadable"]
 
 
+class CurveCheck(msgspec.Struct, frozen=True):
+    """What one threshold does, as the model's builder measured it on prompts kept from training.
+
+    share_fast  of all queries, sent fast
+    wrong_fast  of the queries that need the large model, sent fast
+    easy_fast   of the queries that the small model can answer, sent fast
+    """
+
+    threshold: float
+    share_fast: float
+    wrong_fast: float
+    easy_fast: float
+
+
 class ModelCheck(msgspec.Struct, frozen=True):
+    """The model in service. `curve` is empty where its builder did not measure one."""
+
     loaded: bool
     version: str | None
     path: str
@@ -78,6 +157,7 @@ class ModelCheck(msgspec.Struct, frozen=True):
     tasks: list[str]
     files: FilesState
     error: str | None
+    curve: list[CurveCheck] = []
 
 
 class TierCheck(msgspec.Struct, frozen=True):
@@ -175,22 +255,6 @@ _BYTE = re.compile(r"\(byte (\d+)\)")
 NEAR = 32
 
 encode = msgspec.json.Encoder().encode
-_decode_request = msgspec.json.Decoder(ClassifyRequest).decode
-
-
-def read_query(body: bytes) -> str:
-    """Parse a request body into the query's text.
-
-    Raises `ValidationError`, whose message holds positions and types, never text.
-    """
-    try:
-        return _decode_request(body).text
-    except msgspec.ValidationError as exc:
-        raise ValidationError(f'expected {{"text": "…"}} with a non-empty string: {exc}') from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise ValidationError(
-            f'expected a JSON object {{"text": "…"}} in UTF-8: {unreadable(exc, body)}'
-        ) from None
 
 
 def unreadable(exc: Exception, body: bytes) -> str:
@@ -210,17 +274,20 @@ def unreadable(exc: Exception, body: bytes) -> str:
     return str(exc)
 
 
-def write_answer(decision: Decision) -> bytes:
-    return encode(
-        ClassifyAnswer(
-            label=decision.label,
-            route=decision.route,
-            task=decision.task,
-            confidence=round(decision.confidence, 4),
-            reason="low_confidence" if decision.low_confidence else None,
-            truncated=decision.truncated,
-        )
+def answer_of(decision: Decision) -> ClassifyAnswer:
+    """A decision as it crosses HTTP."""
+    return ClassifyAnswer(
+        label=decision.label,
+        route=decision.route,
+        task=decision.task,
+        confidence=round(decision.confidence, 4),
+        reason=decision.reason,  # type: ignore[arg-type]  # a closed set, by whoever made the decision
+        truncated=decision.truncated,
     )
+
+
+def write_answer(decision: Decision) -> bytes:
+    return encode(answer_of(decision))
 
 
 def write_error(error: GatewayError) -> bytes:

@@ -32,8 +32,6 @@ from handler.model import (
 from handler.policy import Policy, Route, Scores, decide
 from handler.query import Normalised, normalise
 from tests.models import (
-    FAST,
-    SLOW,
     TASKS,
     WORDS,
     accept_files,
@@ -122,12 +120,40 @@ def assert_agree(router: Router, alone: Scores, in_batch: Scores) -> None:
 # The shipped model
 
 
+# The contract's twenty, with the route of each by default.
+CONTRACT_FAST = (
+    "classification", "summarization", "information_extraction", "closed_qa", "rewriting", "translation",
+    "format_conversion", "chitchat", "simple_math", "simple_fact", "simple_code",
+)  # fmt: skip
+CONTRACT_SLOW = (
+    "creative_writing", "brainstorming", "open_qa", "general_qa", "coding", "reasoning", "planning", "advice",
+    "agentic",
+)  # fmt: skip
+
+
 def test_the_shipped_model_knows_the_contracts_tasks(shipped: Router) -> None:
-    assert set(shipped.manifest.tasks) == set(TASKS)
+    assert tuple(shipped.manifest.tasks) == CONTRACT_FAST + CONTRACT_SLOW
 
 
 def test_the_shipped_policy_is_the_contracts_default(shipped: Router) -> None:
-    assert shipped.manifest.policy == {**dict.fromkeys(FAST, "fast"), **dict.fromkeys(SLOW, "slow")}
+    assert shipped.manifest.policy == {
+        **dict.fromkeys(CONTRACT_FAST, "fast"), **dict.fromkeys(CONTRACT_SLOW, "slow")
+    }  # fmt: skip
+
+
+def test_the_shipped_model_gives_out_its_last_state(shipped: Router) -> None:
+    state = shipped.run(seen(shipped, ["hello"]), hidden=True).hidden
+
+    assert state is not None
+    assert (state.shape, state.dtype) == ((1, 384), np.dtype("<f4"))
+
+
+@pytest.mark.parametrize("text", ["hi", "what is 15% of 60?", "thanks, that's all"])
+def test_the_shipped_model_sends_what_everybody_can_answer_fast(text: str, shipped: Router) -> None:
+    (scores,) = shipped.score(seen(shipped, [text]))
+
+    policy = Policy.of_routes(shipped.manifest.tasks, shipped.manifest.policy)
+    assert decide(scores, policy, 0.5).route == "fast"
 
 
 @pytest.mark.parametrize(

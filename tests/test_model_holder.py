@@ -7,11 +7,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from handler.errors import ModelError, ModelNotReady
 from handler.log import Log
-from handler.model import Router
+from handler.model import CurvePoint, Router
 from handler.model_holder import RETRY_S, ModelHolder
 from handler.policy_file import PolicyError, PolicyFile, parse
 from tests import virtual
@@ -167,3 +168,16 @@ def test_a_bug_in_loading_ends_the_process_rather_than_being_retried() -> None:
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(holder.fill(sleep=at_once))
+
+
+def test_a_models_measured_curve_is_told_as_its_manifest_has_it() -> None:
+    point = CurvePoint(threshold=0.7, share_fast=0.4, wrong_fast=0.02, easy_fast=0.9)
+    router = FakeRouter()
+    router.manifest = msgspec.structs.replace(router.manifest, curve=[point])
+    holder = ModelHolder(Path("m"), lambda: router, Log(io.StringIO()))  # type: ignore[arg-type, return-value]
+
+    holder.place(router)  # type: ignore[arg-type]
+
+    assert holder.statistics().curve == (
+        {"threshold": 0.7, "share_fast": 0.4, "wrong_fast": 0.02, "easy_fast": 0.9},
+    )

@@ -160,10 +160,9 @@ export async function* lines(stream) {
  * @typedef {{name: string, need_max: number}} Tier cheapest first
  * @typedef {object} Point of the measured curve
  * @property {number} threshold
- * @property {number} fast share of all queries sent fast
- * @property {number} wrong_fast share of the slow queries sent fast
- * @property {number} [right] share of labels that are right
- * @typedef {{rows: number, slow_share: number, points: Point[]}} Curve
+ * @property {number} share_fast of all queries, sent fast
+ * @property {number} wrong_fast of the queries that need the large model, sent fast
+ * @property {number} easy_fast of the queries that the small model can answer, sent fast
  * @typedef {object} Facts what the page knows of the gateway
  * @property {boolean} known false where the deep report cannot be had
  * @property {string} version of the model
@@ -171,6 +170,6 @@ export async function* lines(stream) {
  * @property {Record<string, number>} needs
  * @property {number} threshold
  * @property {Tier[]} tiers
- * @property {Curve | null} curve
+ * @property {Point[]} curve empty where the model has none
  * @property {any} deep the report itself
  */

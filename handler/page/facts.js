@@ -27,7 +27,7 @@ function unknown() {
 		needs: Object.fromEntries([...FAST.map((task) => [task, 0]), ...SLOW.map((task) => [task, 1])]),
 		threshold: 0.7,
 		tiers: tiersAt(0.7),
-		curve: null,
+		curve: [],
 		deep: null,
 	};
 }
@@ -75,7 +75,7 @@ export function read(deep) {
 		needs: Object.fromEntries(tasks.map((/** @type {string} */ task) => [task, needs[task] ?? 1])),
 		threshold,
 		tiers: policy.tiers?.length ? policy.tiers : tiersAt(threshold),
-		curve: model.curve ?? null,
+		curve: model.curve ?? [],
 		deep,
 	};
 }

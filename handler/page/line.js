@@ -245,11 +245,11 @@ export function showLine(panel) {
 	}
 
 	function drawCurve() {
-		const measured = facts.curve;
-		if (!measured?.points?.length) {
+		const points = facts.curve;
+		if (!points.length) {
 			fill(
 				curveCard,
-				h("h2", {}, "On the model's test data"),
+				h("h2", {}, "On prompts kept from training"),
 				h("p", { class: "hint" }, facts.known ? "This model's manifest holds no measured curve. Your own file tells more anyway." : "The deep report, which holds the curve, may ask for an operator's key (“Keys”, at the top)."),
 			);
 			return;
@@ -257,17 +257,17 @@ export function showLine(panel) {
 		if (!curve.element.isConnected)
 			fill(
 				curveCard,
-				h("h2", {}, "On the model's test data"),
+				h("h2", {}, "On prompts kept from training"),
 				curve.element,
-				h("p", { class: "hint" }, `Measured on ${whole(measured.rows)} queries that the model never saw, ${percent(measured.slow_share)} of them slow. Yours are others: drop a file.`),
+				h("p", { class: "hint" }, `Measured by the model's builder on prompts kept from training, ${percent(slowShare())} of them slow. Yours are others: drop a file.`),
 			);
-		const points = measured.points;
 		const at = curveAt(threshold);
 		curve.show(
 			{
 				series: [
-					{ name: "sent fast, of all", kind: "fast", points: points.map((point) => [point.threshold, point.fast]) },
-					{ name: "wrongly fast, of the slow", kind: "bad", points: points.map((point) => [point.threshold, point.wrong_fast]) },
+					{ name: "easy ones sent fast", kind: "fast", points: points.map((point) => [point.threshold, point.easy_fast]) },
+					{ name: "all sent fast", kind: "cool", points: points.map((point) => [point.threshold, point.share_fast]) },
+					{ name: "hard ones sent fast", kind: "bad", points: points.map((point) => [point.threshold, point.wrong_fast]) },
 				],
 				x: [points[0].threshold, points[points.length - 1].threshold],
 				xTicks: [points[0].threshold, 0.7, points[points.length - 1].threshold],
@@ -276,20 +276,26 @@ export function showLine(panel) {
 				yMax: 0.1,
 				at: threshold,
 			},
-			at ? `At threshold ${threshold.toFixed(2)}, ${percent(at.fast, 1)} of queries are sent fast and ${percent(at.wrong_fast, 1)} of the slow ones wrongly so.` : "",
+			at ? `At threshold ${threshold.toFixed(2)}, ${percent(at.share_fast, 1)} of queries are sent fast, and ${percent(at.wrong_fast, 1)} of the hard ones, wrongly.` : "",
 		);
 	}
 
 	/** The measured curve between its points. @param {number} at */
 	function curveAt(at) {
-		const points = facts.curve?.points ?? [];
+		const points = facts.curve;
 		const after = points.findIndex((point) => point.threshold >= at - 1e-9);
 		if (after < 0) return points.at(-1) ?? null;
 		const high = points[after];
 		const low = points[Math.max(after - 1, 0)];
 		const share = high.threshold === low.threshold ? 1 : Math.min(1, Math.max(0, (at - low.threshold) / (high.threshold - low.threshold)));
 		const between = (/** @type {number} */ a, /** @type {number} */ b) => a + (b - a) * share;
-		return { fast: between(low.fast, high.fast), wrong_fast: between(low.wrong_fast, high.wrong_fast) };
+		return { share_fast: between(low.share_fast, high.share_fast), wrong_fast: between(low.wrong_fast, high.wrong_fast), easy_fast: between(low.easy_fast, high.easy_fast) };
+	}
+
+	/** Of what the curve was measured on: the three shares of a point say it. */
+	function slowShare() {
+		const point = facts.curve.find(({ easy_fast, wrong_fast }) => easy_fast > wrong_fast);
+		return point ? (point.easy_fast - point.share_fast) / (point.easy_fast - point.wrong_fast) : NaN;
 	}
 
 	function counts() {
@@ -306,13 +312,13 @@ export function showLine(panel) {
 	function drawBoxes() {
 		const at = curveAt(threshold);
 		const { answered, sentFast } = counts();
-		const slowShare = facts.curve?.slow_share ?? 0;
 		fill(
 			boxes,
 			at &&
-				box("Model's test data", "measured", at.fast, [
-					["Of slow, wrongly fast", percent(at.wrong_fast, 1)],
-					["Wrong in 1,000", whole(Math.round(at.wrong_fast * slowShare * 1000))],
+				box("Kept prompts", "measured", at.share_fast, [
+					["Of easy, fast", percent(at.easy_fast, 1)],
+					["Of hard, fast", percent(at.wrong_fast, 1)],
+					["Wrong in 1,000", whole(Math.round(at.wrong_fast * slowShare() * 1000))],
 				]),
 			answered > 0 &&
 				box("Your file", "own", sentFast / answered, [

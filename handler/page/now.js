@@ -171,7 +171,7 @@ export function showNow(panel) {
 	function drawReport() {
 		const deep = facts.deep;
 		if (!deep) return;
-		const { model, cache, batch_processor: batch } = deep.checks;
+		const { model, cache, policy, batch_processor: batch } = deep.checks;
 		/** @type {[string, string][]} */
 		const rows = [
 			["Status", deep.status],
@@ -179,12 +179,14 @@ export function showNow(panel) {
 			["Model", model.loaded ? `${model.version}, ${model.tasks.length} tasks, files ${model.files}` : `none: ${model.error ?? "not loaded yet"}`],
 			["Model's folder", model.path],
 			["Tiers in force", facts.tiers.map((tier) => `${tier.name} up to need ${tier.need_max.toFixed(2)}`).join(", ")],
+			["Policy", policy?.file ? `${policy.file}, version ${policy.version}` : "the model's own"],
 			["L1", cache.l1_enabled ? `${whole(cache.l1_size)} of ${whole(cache.l1_max_size)} entries` : "off"],
 			["Redis", cache.l2_enabled ? `${cache.l2_healthy ? "healthy" : "not usable"}${cache.l2?.address ? `, ${cache.l2.address}` : ""}${cache.l2?.trouble ? `: ${cache.l2.trouble}` : ""}` : "not set (REDIS_URL)"],
 			["Batches", `${batch.running ? "running" : "stopped"}, ${batch.lanes} lanes, ${batch.average_batch_size} queries on average`],
 		];
 		fill(
 			report,
+			policy?.error && h("p", { class: "notice bad" }, `The policy file is not in force: ${policy.error}`),
 			h("div", { class: "row spread" }, h("h2", {}, "Deep report"), h("span", { class: `tag ${deep.status === "healthy" ? "fast" : "trouble"}` }, deep.status)),
 			h("dl", { class: "facts", id: "report" }, ...rows.slice(1).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
 		);

@@ -84,7 +84,7 @@ def plain_app() -> Any:
 
     @post("/v1/query-classify", status_code=200)
     async def classify(data: wire.ClassifyRequest) -> wire.ClassifyAnswer:
-        query = normalise(data.text, router.manifest.limits)
+        query = normalise(data.text or "", router.manifest.limits)
         (scores,) = await asyncio.get_running_loop().run_in_executor(threads, router.score, [query])
         decided = decide(scores, policy, 0.7)
         return wire.ClassifyAnswer(
