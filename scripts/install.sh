@@ -21,18 +21,21 @@ litellm) venv=.venv-litellm locks=(requirements/litellm.txt) ;;
 *) echo "install.sh: $kind: expected serve, dev, load or integrations" >&2 && exit 2 ;;
 esac
 
-# The system's proxies, which nobody but a machine that is there for it gets unasked. Debian starts
-# them as services; ours are started by the recipes' checks.
+# nginx and HAProxy: from the system's packages only on CI, where nobody minds. Only what was
+# installed here is stopped, not a proxy that was there.
 system_proxies() {
-    [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 0
-    ! { command -v nginx && command -v haproxy && [ -e /usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so ]; } >/dev/null || return 0
-    echo "Installing nginx and HAProxy …" >&2
+    local tool lacking=()
+    for tool in nginx haproxy; do
+        PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null || lacking+=("$tool")
+    done
+    [ -e /usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so ] && [ ${#lacking[@]} = 0 ] && return 0
+    if [ "${CI:-}" != true ] || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        return 0 # their rows of the table say what is missing, and how to get it
+    fi
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         nginx-light libnginx-mod-http-js libnginx-mod-http-headers-more-filter haproxy; } >/dev/null 2>&1 ||
-        echo "install.sh: no nginx or HAProxy from the system's packages: their recipes are not proven here" >&2
-    for service in nginx haproxy; do
-        service "$service" stop >/dev/null 2>&1 || true
-    done
+        echo "install.sh: the system's packages have no nginx or no HAProxy" >&2
+    for tool in "${lacking[@]}"; do service "$tool" stop >/dev/null 2>&1 || true; done
 }
 if [ "$kind" = integrations ]; then
     system_proxies

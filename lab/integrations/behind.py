@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from lab.integrations.checks import Broken, Table, require
+from lab.integrations.checks import Broken, Table, Verdict, require
 from lab.integrations.models import Models, Received
-from lab.integrations.recipes import PROXIES, Ports, Proxy, started
+from lab.integrations.recipes import PATIENT, PROXIES, Ports, Proxy, started
 from lab.integrations.traffic import FORGED, Came, Chat, broken, chats, send
 from lab.launch import CLASSIFY, ROOT, Served, answers
 
@@ -45,7 +45,12 @@ class Setting:
     @contextlib.contextmanager
     def gateway(self, **settings: str) -> Iterator[Served]:
         """A gateway on this run's port, which asks for the proxy's key."""
-        environ = {"PORT": str(self.ports.gateway), "API_KEYS": DIGEST, "LOG_LEVEL": "ERROR"} | settings
+        environ = {
+            "PORT": str(self.ports.gateway),
+            "API_KEYS": DIGEST,
+            "LOG_LEVEL": "ERROR",
+            **PATIENT,
+        } | settings
         wait_for = "/health/live" if "MODEL_PATH" in settings else "/health/ready"
         with Served(environ, command=self.gateway_command, wait_for=wait_for) as served:
             yield served
@@ -122,7 +127,7 @@ async def decisions(gateway: Served, sent: Sequence[Chat], proxy: Proxy) -> dict
     Only of those that the proxy shows it whole.
     """
     small: dict[bytes, bool] = {}
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=10.0, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30.0, trust_env=False) as client:
         for chat in sent:
             if not proxy.asks(chat) or chat.kind == "not a chat":
                 continue
@@ -196,7 +201,7 @@ async def crowd(gateway: Served) -> AsyncIterator[Counter[str]]:
         yield statuses
     finally:
         with contextlib.suppress(ProcessLookupError):
-            crowding.send_signal(signal.SIGINT)
+            crowding.terminate()
         told, _ = await crowding.communicate()
         statuses.update(json.loads(told or b"{}"))
 
@@ -295,7 +300,7 @@ async def check(name: str, table: Table, gateway_command: Sequence[str]) -> None
 
         async with Models(ports.small, ports.large) as models:
             setting = Setting(proxy, ports, models, gateway_command)
-            if not await table.run(f"{name}/start", start) or table.results[-1].verdict == "skipped":
+            if not await table.run(f"{name}/start", start) or table.results[-1].verdict is Verdict.SKIPPED:
                 return
             await table.run(f"{name}/stopped", lambda: stopped(setting))
             await table.run(f"{name}/misbehaving", lambda: misbehaving(setting))

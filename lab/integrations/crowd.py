@@ -1,9 +1,9 @@
-"""Callers who ask a gateway for more than it can answer, until they are interrupted.
+"""Callers who ask a gateway for more than it can answer, until they are ended.
 
     python -m lab.integrations.crowd PORT KEY
 
 Each has a connection of its own and asks again as soon as it is answered, always something new. On
-SIGINT the statuses are printed as JSON, with how often each came.
+SIGTERM the statuses are printed as JSON, with how often each came.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import re
+import signal
 import sys
 from collections import Counter
 
@@ -41,6 +42,10 @@ async def caller(port: int, key: str, numbers: "itertools.count[int]", statuses:
 
 async def main(port: int, key: str, statuses: Counter[str]) -> None:
     numbers = itertools.count()
+    me = asyncio.current_task()
+    assert me
+    # Not SIGINT, which whoever is started in the background of a shell ignores.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with asyncio.TaskGroup() as group:
         for _ in range(CALLERS):
             group.create_task(caller(port, key, numbers, statuses))
@@ -48,6 +53,6 @@ async def main(port: int, key: str, statuses: Counter[str]) -> None:
 
 if __name__ == "__main__":
     seen: Counter[str] = Counter()
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(main(int(sys.argv[1]), sys.argv[2], seen))
     print(json.dumps(seen))

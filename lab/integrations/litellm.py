@@ -15,7 +15,7 @@ import httpx
 from lab.integrations.behind import DIGEST, KEY, crowd
 from lab.integrations.checks import Broken, Table, require
 from lab.integrations.models import Models
-from lab.integrations.recipes import KEPT, LITELLM, Ports, program, rendered
+from lab.integrations.recipes import KEPT, LITELLM, PATIENT, Ports, program, rendered
 from lab.integrations.traffic import EASY, HARD
 from lab.launch import CLASSIFY, Served, Server, answers
 
@@ -40,7 +40,12 @@ class Setting:
 
     @contextlib.contextmanager
     def gateway(self, **settings: str) -> Iterator[Served]:
-        environ = {"PORT": str(self.ports.gateway), "API_KEYS": DIGEST, "LOG_LEVEL": "ERROR"} | settings
+        environ = {
+            "PORT": str(self.ports.gateway),
+            "API_KEYS": DIGEST,
+            "LOG_LEVEL": "ERROR",
+            **PATIENT,
+        } | settings
         with Served(environ, command=self.gateway_command) as served:
             yield served
 

@@ -29,6 +29,8 @@ ADDRESSES = {
 }
 # Ends that only some recipes have.
 INNER = {"ask": "127.0.0.1:8001", "decided": "127.0.0.1:8002"}
+# The runner's own questions may take their time where the machine is busy with other things.
+PATIENT = {"REQUEST_TIMEOUT_MS": "20000"}
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 
 

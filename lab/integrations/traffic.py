@@ -134,7 +134,7 @@ def chats() -> Sequence[Chat]:
             Chat(kind, _body([{"role": "user", "content": _ask(n)}]), **more) for n in _take(number, count)
         )
 
-    add(120, "plain")
+    add(108, "plain")
     add(40, "forged", headers=[JSON, *CLAIMS])
     made += [Chat("talk", _body(_talk(n))) for n in _take(number, 40)]
     made += [Chat("streamed answer", _body(_talk(n), stream=True)) for n in _take(number, 20)]
@@ -149,6 +149,7 @@ def chats() -> Sequence[Chat]:
         )
         for n in _take(number, 8)
     ]
+    made += [Chat("middling", _long(n, 30_000, dice)) for n in _take(number, 12)]
     made += [Chat("long", _long(n, 150_000, dice)) for n in _take(number, 16)]
     made += [Chat("long chunked", _long(n, 150_000, dice), stream=True) for n in _take(number, 4)]
     made += [Chat("very long", _long(n, 3_000_000, dice)) for n in _take(number, 4)]

@@ -15,7 +15,7 @@ from typing import Any
 
 URL = os.environ.get("QUERY_GATEWAY_URL", "")
 KEY = os.environ.get("QUERY_GATEWAY_KEY", "")
-EASY = "Translate to French: good morning, my friends."
+EASY = "Summarize the following article in two sentences: The lighthouse was built in 1857."
 HARD = "Write a story of twenty pages about a lighthouse keeper who forgets the sea."
 LONG = "Summarize in one line: " + "The lighthouse was built in 1857 and still stands on the shore. " * 40
 TALK = [
