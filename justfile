@@ -30,7 +30,7 @@ fix: (_install "dev")
 
 # Train the router: DATA_DIR=… just train, or just train --data mine.jsonl
 train *arguments: (_install "dev")
-    {{ python }} build/train.py "$@"
+    {{ python }} build/{{ if arguments =~ "(^| )--outcomes" { "outcomes.py train" } else { "train.py" } }} "$@"
 
 # Turn the checkpoint in models/router into the INT8 model in models/quantized
 build-model *arguments: (_install "dev")
@@ -38,7 +38,7 @@ build-model *arguments: (_install "dev")
 
 # Score the shipped model as it is served (needs DATA_DIR)
 evaluate *arguments: (_install "dev")
-    {{ python }} build/evaluate.py "$@"
+    {{ python }} build/{{ if arguments =~ "(^| )--outcomes" { "outcomes.py evaluate" } else { "evaluate.py" } }} "$@"
 
 # Measure how many unique queries a second this machine answers
 capacity *arguments: (_install "serve") (_install "dev")

@@ -24,6 +24,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from handler.errors import ModelError
+from handler.learnt import NEED, LearntNeed
 from handler.policy import Route, Scores
 from handler.query import Limits, Normalised, normalise, seen
 
@@ -70,6 +71,21 @@ class CurvePoint(msgspec.Struct, frozen=True):
     easy_fast: float
 
 
+class Outcomes(msgspec.Struct, frozen=True):
+    """What a model has learnt from outcomes of a small and a large model.
+
+    small, large  the pair's names
+    rows, digest  how many rows it learnt from, and their SHA-256
+    golden        the learnt need of each golden query
+    """
+
+    small: str
+    large: str
+    rows: int
+    digest: str
+    golden: list[float]
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What `build/` says of the artefact. Members it does not need to serve are ignored."""
 
@@ -86,18 +102,22 @@ class Manifest(msgspec.Struct, frozen=True):
     training_mix: dict[str, float] = {}
     # From the lowest threshold to the highest; empty where the builder did not measure it.
     curve: list[CurvePoint] = []
+    # Of the need that stands in `need.npz`; None where nothing was learnt from outcomes.
+    outcomes: Outcomes | None = None
 
     @property
     def digest(self) -> bytes:
         """32 bytes that change with anything that could change an answer's scores."""
-        facts = (
+        facts: list[Any] = [
             self.format,
             TEXT_VERSION,
             self.tasks,
             self.temperature,
             self.limits,
             sorted(self.files.items()),
-        )
+        ]
+        if self.outcomes is not None:
+            facts += [self.outcomes.small, self.outcomes.large, self.outcomes.digest]
         return hashlib.sha256(msgspec.json.encode(facts)).digest()
 
     @property
@@ -121,12 +141,25 @@ class Run(msgspec.Struct, frozen=True):
 class Router:
     """A loaded model. Safe to call from several threads at once."""
 
-    def __init__(self, manifest: Manifest, tokenizer: Tokenizer, session: ort.InferenceSession) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        session: ort.InferenceSession,
+        learnt: LearntNeed | None = None,
+    ) -> None:
+        """`learnt` gives each query's scores a need that was learnt from outcomes."""
         self.manifest = manifest
+        self._learnt = learnt
         self.digest = manifest.digest
         self.version = manifest.version
         self._tokenizer = tokenizer
         self._session = session
+
+    @property
+    def learns(self) -> bool:
+        """Whether the scores hold a need that was learnt from outcomes."""
+        return self._learnt is not None
 
     def score(self, queries: Sequence[Normalised]) -> list[Scores]:
         """Score a batch of normalised queries; the same scores for each as if it came alone."""
@@ -138,25 +171,29 @@ class Router:
         hidden  also give out the last state of [CLS], which models of format 1 do not have
         """
         started = time.perf_counter()
-        rows, cut = self._tokens(queries)
+        whole = self.token_ids(queries)
+        rows = [cut_tokens(row, self.manifest.limits) for row in whole]
         tokenized = time.perf_counter()
+        hidden = hidden or self._learnt is not None
         packed: list[bytes] = [b""] * len(rows)
         states: list[NDArray[np.float32] | None] = [None] * len(rows)
         for together in by_length([len(row) for row in rows]):
-            found, of_cls = self._infer([rows[i] for i in together], hidden)
+            found, state = self._infer([rows[i] for i in together], hidden)
             for n, place in enumerate(together):
                 packed[place] = found[n].tobytes()
-                states[place] = None if of_cls is None else of_cls[n]
+                states[place] = None if state is None else state[n]
+        of_cls = np.stack(states).astype("<f4") if hidden and states else None  # type: ignore[arg-type]
+        needs: Sequence[float | None] = [None] * len(rows)
+        if self._learnt is not None and of_cls is not None:
+            chars = [len(query.text) for query in queries]
+            needs = self._learnt.needs([row[1:-1] for row in whole], chars, of_cls).tolist()
         scores = [
-            Scores(row, truncated=was_cut or query.clipped)
-            for row, was_cut, query in zip(packed, cut, queries, strict=True)
+            Scores(probabilities, len(row) < len(before) or query.clipped, need)
+            for probabilities, row, before, query, need in zip(
+                packed, rows, whole, queries, needs, strict=True
+            )
         ]
-        return Run(
-            scores,
-            tokenized - started,
-            time.perf_counter() - tokenized,
-            np.stack(states).astype("<f4") if hidden and states else None,  # type: ignore[arg-type]
-        )
+        return Run(scores, tokenized - started, time.perf_counter() - tokenized, of_cls)
 
     def seen(self, text: str) -> list[tuple[int, int]]:
         """Say which characters of a text the model reads: (start, end) in code points, in order."""
@@ -175,13 +212,10 @@ class Router:
                 joined.append((start, end))
         return seen(text, limits, joined)
 
-    def _tokens(self, queries: Sequence[Normalised]) -> tuple[list[list[int]], list[bool]]:
-        """Tokenize and cut. Returns each query's token ids, and whether its middle was cut out."""
+    def token_ids(self, queries: Sequence[Normalised]) -> list[list[int]]:
+        """Each query's token ids, [CLS] and [SEP] among them, before its middle is cut out."""
         encodings = self._tokenizer.encode_batch_fast([query.text for query in queries])
-        limits = self.manifest.limits
-        whole = [encoding.ids for encoding in encodings]
-        rows = [cut_tokens(row, limits) for row in whole]
-        return rows, [len(row) < len(before) for row, before in zip(rows, whole, strict=True)]
+        return [encoding.ids for encoding in encodings]
 
     def _infer(
         self, rows: list[list[int]], hidden: bool = False
@@ -274,6 +308,10 @@ def read_manifest(folder: Path) -> Manifest:
     missing = {GRAPH, TOKENIZER} - set(manifest.files)
     if missing:
         raise ModelError(f"{folder / MANIFEST} gives no sha256 for {', '.join(sorted(missing))}")
+    if (manifest.outcomes is None) != (NEED not in manifest.files):
+        raise ModelError(f"{folder / MANIFEST}: outcomes and the file {NEED} go together")
+    if manifest.outcomes and len(manifest.outcomes.golden) != len(manifest.golden):
+        raise ModelError(f"{folder / MANIFEST}: outcomes must give the need of each golden query")
     return manifest
 
 
@@ -315,7 +353,8 @@ def load(folder: Path, *, threads: int = 1) -> Router:
         raise ModelError(f"{folder / TOKENIZER} is not a tokenizer: {exc}") from None
     tokenizer.no_padding()  # we pad and cut ourselves, once per batch
     tokenizer.no_truncation()
-    router = Router(manifest, tokenizer, session(content[GRAPH], threads, str(folder / GRAPH)))
+    learnt = LearntNeed(content[NEED]) if manifest.outcomes is not None else None
+    router = Router(manifest, tokenizer, session(content[GRAPH], threads, str(folder / GRAPH)), learnt)
     _prove(router, folder)
     return router
 
@@ -361,6 +400,14 @@ def _prove(router: Router, folder: Path) -> None:
                 f"{folder / GRAPH} is off by {off:.4f} on its golden queries on this processor; "
                 f"its manifest allows {manifest.golden_tolerance}"
             )
+        if manifest.outcomes is not None:
+            learnt = np.array([scores.learnt for scores in answers], dtype=np.float64)
+            off = float(np.abs(learnt - manifest.outcomes.golden).max())
+            if not off <= manifest.golden_tolerance:
+                raise ModelError(
+                    f"{folder / NEED} is off by {off:.4f} on the golden queries on this processor; "
+                    f"its manifest allows {manifest.golden_tolerance}"
+                )
 
 
 def _verified(path: Path, sha256: str) -> bytes:
@@ -391,4 +438,9 @@ def describe(router: Router) -> dict[str, Any]:
         "tasks": manifest.tasks,
         "tokens_max": manifest.limits.tokens_max,
         "temperature": manifest.temperature,
+        **({"outcomes": _described(manifest.outcomes)} if manifest.outcomes else {}),
     }
+
+
+def _described(outcomes: Outcomes) -> dict[str, Any]:
+    return {"small": outcomes.small, "large": outcomes.large, "rows": outcomes.rows}

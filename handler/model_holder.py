@@ -188,7 +188,7 @@ def policy_of(
         fast_tasks=fast_tasks,
         threshold=threshold,
         file=file,
-        learnt=getattr(router, "learns", False),
+        learnt=router.learns,
     )
 
 

@@ -87,7 +87,7 @@ class LocalRouter:
             fast_tasks=tuple(fast_tasks),
             threshold=threshold,
             file=file,
-            learnt=bool(getattr(manifest, "outcomes", None)),
+            learnt=router.learns,
         )
         return cls(router, policy, lanes=lanes)
 

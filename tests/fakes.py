@@ -48,6 +48,7 @@ class FakeRouter:
     """
 
     version = "fake"
+    learns = False
     digest = b"d" * 32
     manifest = Manifest(
         format=1,

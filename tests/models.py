@@ -75,13 +75,17 @@ def toy_graph(*, weight: float = WEIGHT) -> bytes:
             helper.make_node("ReduceSum", ["real_rows", "token_axis"], ["sum"], keepdims=0),
             helper.make_node("ReduceSum", ["real", "token_axis"], ["count"], keepdims=1),
             helper.make_node("Div", ["sum", "count"], ["logits"]),
+            helper.make_node("Identity", ["logits"], ["hidden"]),
         ],
         "toy",
         [
             helper.make_tensor_value_info("input_ids", TensorProto.INT64, batch_of_tokens),
             helper.make_tensor_value_info("attention_mask", TensorProto.INT64, batch_of_tokens),
         ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(TASKS)])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", len(TASKS)])
+            for name in ("logits", "hidden")
+        ],
         [
             numpy_helper.from_array(table, "table"),
             numpy_helper.from_array(np.array([2]), "last_axis"),

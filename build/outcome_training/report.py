@@ -1,0 +1,171 @@
+"""RouteLLM's tables for files of outcomes: what ours recovers, learnt and not, beside all else.
+
+Every figure is of the half of the texts that no learning saw, over three splits; the
+interval is a bootstrap over the first split's rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from outcome_training.curves import Curve, curve, interval
+from outcome_training.learner import Looks, Refused, learnt, needs
+from outcome_training.looking import labelled, looked_at, outcomes
+
+from handler import charts
+from handler.model import Router, load
+from handler.policy import NEED
+from handler.rows import BadRows
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PICTURES = ROOT / "docs/pictures"
+PAGE = ROOT / "docs/need-and-cost.md"
+BEGIN = "<!-- outcomes: written by just evaluate --outcomes -->"
+END = "<!-- end of outcomes -->"
+SPLITS = 3
+SIZES = (300, 1000, 3000)
+ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
+# As RouteLLM published them (arXiv 2406.18665): APGR, CPT50, CPT80.
+PUBLISHED: dict[str, tuple[tuple[str, float, int, int], ...]] = {
+    "routellm-mmlu": (
+        ("published: BERT", 0.572, 41, 72),
+        ("published: matrix factorization", 0.597, 35, 71),
+        ("published: similarity-weighted ranking", 0.603, 35, 72),
+        ("published: causal LLM, 8 billion parameters", 0.600, 35, 70),
+    ),
+    "routellm-gsm8k": (
+        ("published: BERT", 0.531, 45, 79),
+        ("published: matrix factorization", 0.565, 39, 73),
+        ("published: similarity-weighted ranking", 0.568, 41, 72),
+        ("published: causal LLM, 8 billion parameters", 0.622, 34, 63),
+    ),
+}
+
+Floats = NDArray[np.float64]
+
+
+def report(model: Path, path: Path, *, write: bool, quick: bool) -> None:
+    """Print the tables of a file, or of every file of a folder. Raises `BadRows`."""
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.name.endswith(ENDINGS))
+    if not files:
+        raise BadRows(f"{path}: no file of outcomes; accepted: {', '.join(ENDINGS)}")
+    checked = {file: labelled(file) for file in files}  # every bad row is named before anything is computed
+    router = load(model)
+    parts = []
+    for file, (_, rows) in checked.items():
+        name = file.name.split(".")[0]
+        small, large = outcomes(rows)
+        looks, probabilities = looked_at(router, [row.text for row in rows])
+        text, picture = _of_pair(name, router, looks, probabilities, small, large, quick)
+        parts.append(text)
+        print(text, flush=True)
+        if write:
+            (PICTURES / f"outcomes-{name}.svg").write_text(picture + "\n", encoding="utf-8")
+    if write and not quick:
+        page = PAGE.read_text(encoding="utf-8")
+        before, after = page.split(BEGIN)[0], page.split(END)[1]
+        PAGE.write_text(f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
+
+
+def _of_pair(
+    name: str, router: Router, looks: Looks, probabilities: Floats, small: Floats, large: Floats, quick: bool
+) -> tuple[str, str]:
+    """One pair's table as Markdown, and its curves as SVG."""
+    manifest = router.manifest
+    unlearnt = probabilities @ np.array([NEED[manifest.policy[task]] for task in manifest.tasks])
+    length = np.array(looks.chars, dtype=np.float64)
+    chance = np.random.default_rng(0).random(len(small))
+    splits = [_halves(len(looks), seed) for seed in range(1 if quick else SPLITS)]
+    sizes = [*(size for size in SIZES if not quick and size < len(splits[0][0])), len(splits[0][0])]
+    began = time.monotonic()
+    rows = [
+        _row("length of the prompt alone", splits, small, large, lambda learn, score: length[score]),
+        _row("chance", splits, small, large, lambda learn, score: chance[score]),
+        _row("oracle", splits, small, large, lambda learn, score: (large - small)[score]),
+        _row("ours, unlearnt", splits, small, large, lambda learn, score: unlearnt[score]),
+    ]
+    rows += [
+        _row(f"ours, learnt from {n:,} rows", splits, small, large, partial(_learnt, looks, small, large, n))
+        for n in sizes
+    ]
+    took = (time.monotonic() - began) / max(len(sizes) * len(splits), 1)
+    lines = [
+        f"**{name}**: {len(small):,} rows; small {small.mean():.3f}, large {large.mean():.3f}; "
+        f"a learning took {took:.0f} s on average.",
+        "",
+        "| score | APGR (splits) | 95% interval | CPT50 | CPT80 |",
+        "|---|---|---|---|---|",
+    ]
+    curves = []
+    for title, found, bounds in rows:
+        done = [c for c in found if c is not None]
+        if not done:
+            lines.append(f"| {title} | refused | – | – | – |")
+            continue
+        each = " ".join(f"{c.apgr:.3f}" for c in done)
+        refused = f", {len(found) - len(done)} refused" if len(done) < len(found) else ""
+        lines.append(
+            f"| {title} | **{np.mean([c.apgr for c in done]):.3f}** ({each}{refused}) | "
+            f"{bounds[0]:.3f} to {bounds[1]:.3f} | {np.mean([c.cpt(0.5) for c in done]):.0%} | "
+            f"{np.mean([c.cpt(0.8) for c in done]):.0%} |"
+        )
+        curves.append((title, done[0]))
+    for title, apgr, half, most in PUBLISHED.get(name, ()):
+        lines.append(f"| {title} | {apgr:.3f} | – | {half}% | {most}% |")
+    lines += ["", f"![Quality against calls to the large model](pictures/outcomes-{name}.svg)"]
+    shown = [
+        (t, c) for t, c in curves if t in ("length of the prompt alone", "ours, unlearnt", curves[-1][0])
+    ]
+    picture = charts.curve(
+        [charts.Line(title, list(c.shares), list(c.quality)) for title, c in shown],
+        title=f"{name}: quality against the share of calls to the large model",
+        x_name="share of calls to the large model",
+        y_name="mean quality",
+    )
+    return "\n".join(lines), picture
+
+
+def _halves(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    order = np.random.default_rng(seed).permutation(count)
+    return order[: count // 2], order[count // 2 :]
+
+
+Scored = Callable[[NDArray[np.int64], NDArray[np.int64]], Floats | None]
+
+
+def _row(
+    title: str,
+    splits: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    small: Floats,
+    large: Floats,
+    scored: Scored,
+) -> tuple[str, list[Curve | None], tuple[float, float]]:
+    found: list[Curve | None] = []
+    bounds = (float("nan"), float("nan"))
+    for learn, score in splits:
+        scores = scored(learn, score)
+        found.append(None if scores is None else curve(scores, small[score], large[score]))
+        if scores is not None and np.isnan(bounds[0]):
+            bounds = interval(scores, small[score], large[score])
+    return title, found, bounds
+
+
+def _learnt(
+    looks: Looks,
+    small: Floats,
+    large: Floats,
+    size: int,
+    learn: NDArray[np.int64],
+    score: NDArray[np.int64],
+) -> Floats | None:
+    learn = learn[:size]
+    try:
+        found = learnt(looks.at(learn), small[learn], large[learn])
+    except Refused:
+        return None
+    return needs(found.content, looks.at(score))

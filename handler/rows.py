@@ -1,0 +1,311 @@
+"""Files of queries, with or without labels: what `calibrate`, `replay` and learning read.
+
+JSON lines, one object each, or CSV with a header line; `.gz` of either.
+
+    text | prompt | query   the query as its user wrote it
+    messages, input, body   or a request body as OpenAI's and Anthropic's APIs take it
+    task                    its true task, or the route it should have taken
+    small, large            how good a small and a large model's answer was, 0 to 1
+    time                    when it was asked: ISO 8601, or seconds since 1970
+
+`check` reads a file to its end and names every bad row by its line before anything is
+computed; `read` then gives the rows, one at a time. Both take constant memory.
+"""
+
+import csv
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+TEXT = ("text", "prompt", "query", "question", "instruction")
+BODY = ("body", "request")
+CONVERSATION = ("messages", "input", "contents")
+TASK = ("task",)
+TIME = ("time", "timestamp", "date", "created_at", "created", "ts")
+# So many bad rows are named; their number is told whole.
+NAMED_MAX = 20
+# A row longer than this is no query.
+ROW_BYTES_MAX = 16_000_000
+YEARS = (1970, 2200)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One query.
+
+    line          where it begins in its file, counted from 1
+    text          as a gateway would be given it
+    task          its true task, if the file says
+    small, large  how good either model's answer was, 0 to 1; both or neither
+    day           when it was asked, as 2026-11-26; None where the file does not say
+    """
+
+    line: int
+    text: str
+    task: str | None = None
+    small: float | None = None
+    large: float | None = None
+    day: str | None = None
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a file holds, when it holds no bad row.
+
+    rows    how many queries
+    labels  what every row is labelled with: outcomes, a task, or nothing
+    """
+
+    rows: int
+    outcomes: bool
+    tasks: bool
+    days: bool
+
+
+class BadRows(ValueError):
+    """A file with rows that cannot be read. The message names them by line, and what is accepted."""
+
+
+def check(path: Path, *, tasks: Mapping[str, Any] | None = None) -> Summary:
+    """Read a file to its end. Raises `BadRows`, or `OSError` when it cannot be opened.
+
+    tasks  those that a row may name; None accepts any name
+    """
+    bad: list[str] = []
+    bad_count = rows = outcomes = labelled = days = 0
+    unlabelled: dict[str, int] = {}
+    for line, made in _made(path):
+        if isinstance(made, str):
+            problem: str | None = made
+        elif tasks is not None and made.task is not None and made.task not in tasks:
+            problem = f"{made.task[:40]!r} is no task of this model; accepted: {', '.join(tasks)}"
+        else:
+            problem = None
+            rows += 1
+            for name, there in (("outcomes", made.small is not None), ("a task", made.task is not None)):
+                if not there:
+                    unlabelled.setdefault(name, line)
+            outcomes += made.small is not None
+            labelled += made.task is not None
+            days += made.day is not None
+        if problem:
+            bad_count += 1
+            if len(bad) < NAMED_MAX:
+                bad.append(f"{path}:{line}: {problem}")
+    # Half a label is a slip: a file is judged by labels that all its rows have.
+    for name, count in (("outcomes", outcomes), ("a task", labelled)):
+        if 0 < count < rows and not bad:
+            bad.append(
+                f"{path}:{unlabelled[name]}: this row has no {name.removeprefix('a ')}, and others have; "
+                f"accepted: every row with {name}, or none"
+            )
+            bad_count += 1
+    if bad:
+        more = f"\nand {bad_count - len(bad)} more" if bad_count > len(bad) else ""
+        raise BadRows("\n".join(bad) + more)
+    if not rows:
+        raise BadRows(f"{path}:1: no row at all; accepted: JSON lines, or CSV with a header line")
+    return Summary(rows, outcomes=outcomes > 0, tasks=labelled > 0, days=days > 0)
+
+
+def read(path: Path) -> Iterator[Row]:
+    """The rows of a file that `check` found good. Raises `BadRows` if it has changed since."""
+    for line, made in _made(path):
+        if isinstance(made, str):
+            raise BadRows(f"{path}:{line}: {made}")
+        yield made
+
+
+def _made(path: Path) -> Iterator[tuple[int, Row | str]]:
+    """Each row with its line, or why it is none."""
+    with path.open("rb") as plain:
+        head = plain.read(2)
+        plain.seek(0)
+        file: Any = gzip.GzipFile(fileobj=plain) if head == b"\x1f\x8b" else plain
+        try:
+            yield from (_csv_rows if _is_csv(path, file) else _json_rows)(file)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+            yield 1, f"this is no gzip to its end: {exc}"
+
+
+def _is_csv(path: Path, file: Any) -> bool:
+    ending = path.name.removesuffix(".gz").rpartition(".")[2].lower()
+    if ending in ("csv", "tsv", "json", "jsonl", "ndjson"):
+        return ending in ("csv", "tsv")
+    begins: bytes = file.peek(64)[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return not begins.startswith((b"{", b"["))
+
+
+def _json_rows(file: IO[bytes]) -> Iterator[tuple[int, Row | str]]:
+    decode = msgspec.json.Decoder().decode
+    number = 0
+    while content := file.readline(ROW_BYTES_MAX + 1):
+        number += 1
+        if len(content) > ROW_BYTES_MAX:
+            yield number, f"a row of over {ROW_BYTES_MAX} bytes"
+            return
+        if number == 1:
+            content = content.removeprefix(b"\xef\xbb\xbf")
+        if not content.strip():
+            continue
+        try:
+            seen = decode(content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            reason = "bytes that are not UTF-8" if isinstance(exc, UnicodeDecodeError) else str(exc)
+            yield number, f"no JSON object on one line: {reason}"
+            continue
+        yield number, _row(number, seen) if isinstance(seen, dict) else "a row that is no JSON object"
+
+
+def _csv_rows(file: IO[bytes]) -> Iterator[tuple[int, Row | str]]:
+    # Bytes outside UTF-8 become lone surrogates, and their row is named below.
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _rows_under_header(text)
+
+
+def _rows_under_header(text: IO[str]) -> Iterator[tuple[int, Row | str]]:
+    csv.field_size_limit(ROW_BYTES_MAX)
+    first = text.readline(ROW_BYTES_MAX)
+    delimiter = max(",;\t", key=first.count)
+    names = next(csv.reader([first], delimiter=delimiter), [])
+    names = [name.strip().lower() for name in names]
+    if not set(names) & {*TEXT, *CONVERSATION}:
+        yield 1, f"a header without a text column; accepted: one of {', '.join((*TEXT, *CONVERSATION))}"
+        return
+    reader = csv.reader(text, delimiter=delimiter)
+    while True:
+        line = reader.line_num + 2
+        try:
+            cells = next(reader, None)
+        except csv.Error as exc:
+            yield line, f"no row of CSV: {exc}"
+            return  # where the next row begins is anybody's guess
+        if cells is None:
+            return
+        if not any(cells):
+            continue
+        if len(cells) != len(names):
+            yield line, f"{len(cells)} cells under a header of {len(names)}"
+            continue
+        yield line, _row(line, {name: cell for name, cell in zip(names, cells, strict=True) if cell != ""})
+
+
+def _row(line: int, seen: Mapping[str, Any]) -> Row | str:
+    """Make a row of an object's members, or say what is wrong with it."""
+    text = _text(seen)
+    if text is None:
+        return f"no text; accepted: one of {', '.join((*TEXT, *CONVERSATION))}, as a string that is not empty"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "a text that is not UTF-8"
+    task = _first(seen, TASK)
+    if task is not None and (not isinstance(task, str) or not task):
+        return f"a task that is {_kind(task)}; accepted: its name"
+    scores: list[float | None] = []
+    for name in ("small", "large"):
+        value = seen.get(name)
+        score = _number(value)
+        if value is not None and (score is None or not 0 <= score <= 1):
+            return f"{name} is {_kind(value)}; accepted: how good the answer was, a number from 0 to 1"
+        scores.append(score)
+    if (scores[0] is None) != (scores[1] is None):
+        return "one of small and large; accepted: both or neither"
+    when = _first(seen, TIME)
+    day = None if when is None else _day(when)
+    if when is not None and day is None:
+        return f"a time that is {_kind(when)}; accepted: ISO 8601, or seconds since 1970"
+    return Row(line, text, task, scores[0], scores[1], day)
+
+
+def _text(seen: Mapping[str, Any]) -> str | None:
+    for name in TEXT:
+        value = seen.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+    for name in BODY:
+        inner = seen.get(name)
+        if isinstance(inner, str):
+            inner = _decoded(inner)
+        if isinstance(inner, Mapping) and (text := _text(inner)) is not None:
+            return text
+    if any(name in seen for name in CONVERSATION):
+        return _conversation(seen)
+    return None
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def _conversation(body: Mapping[str, Any]) -> str | None:
+    """A request body as the one text that a gateway makes of it; None where it asks nothing."""
+    for name in CONVERSATION:
+        turns = body.get(name)
+        if isinstance(turns, str):
+            if name == "input" or not turns.lstrip().startswith("["):
+                return turns if turns.strip() else None
+            turns = _decoded(turns)
+        if isinstance(turns, list):
+            said = [_said(turn.get("content")) for turn in turns
+                    if isinstance(turn, Mapping) and turn.get("role", "user") == "user"]  # fmt: skip
+            return next((text for text in reversed(said) if text.strip()), None)
+    return None
+
+
+def _said(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(
+            part["text"]
+            for part in content
+            if isinstance(part, Mapping) and isinstance(part.get("text"), str)
+        )
+    return ""
+
+
+def _first(seen: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((seen[name] for name in names if seen.get(name) is not None), None)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _day(when: Any) -> str | None:
+    number = _number(when)
+    try:
+        if number is not None:
+            for divisor in (1, 1e3, 1e6, 1e9):  # seconds, and what others write for them
+                day = datetime.fromtimestamp(number / divisor, UTC).date() if number / divisor < 7e9 else None
+                if day is not None:
+                    break
+        elif isinstance(when, str):
+            day = date.fromisoformat(when) if len(when) == 10 else datetime.fromisoformat(when).date()
+        else:
+            return None
+    except (ValueError, OverflowError, OSError):
+        return None
+    return day.isoformat() if day is not None and YEARS[0] <= day.year < YEARS[1] else None
+
+
+def _kind(value: Any) -> str:
+    """Say what a value is, without repeating what may be a query."""
+    if isinstance(value, bool | int | float) or value is None:
+        return repr(value)[:40]
+    return "a string" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"
