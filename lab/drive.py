@@ -5,10 +5,12 @@ asyncio client takes 150 to 200. `Driver.closed` keeps so many queries in flight
 `Driver.open` sends each at its own moment, answered or not. A closed loop slows
 down with the server that it measures and so hides its stalls: rates are measured
 with the first, latencies with the second, counted from the moment that was due.
+`meanwhile` asks on a thread, while something is done to the gateway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -18,52 +20,18 @@ import socket
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+from lab.texts import texts
 
 CLASSIFY = "/v1/query-classify"
 CONNECTIONS_MAX = 4000
 ANSWER_WITHIN_S = 20.0
+LOOK_EVERY_S = 0.1  # whether it shall stop
 
-# Sentences of 13 to 15 words, most of them one token each: with [CLS] and [SEP], 16 tokens.
-ASKS = (
-    "summarize the minutes of the {} {} meeting for the {} {} team",
-    "write a short poem about a {} {} and a very {} {}",
-    "which of these names a {} {}: a {} {} or a chair",
-    "how would you teach a {} {} to draw a {} {} well",
-    "write a function that sorts a {} {} list by {} {} weight",
-    "what should a {} {} know before it buys a {} {} house",
-)
-QUALITIES = (
-    "old young small large green blue red white black golden silver dark bright quiet loud slow quick "
-    "warm cold soft hard heavy light long short wide narrow deep high low early late happy sad brave "
-    "gentle proud simple strange famous hidden broken empty full fresh dry wet sharp smooth round flat "
-    "square thick thin rich poor wild calm clean rough sweet bitter royal rural"
-)
-THINGS = (
-    "garden violin bridge harbour comet kitchen glacier orchard train river mountain window market "
-    "teacher doctor farmer soldier painter writer singer dancer driver pilot captain king queen prince "
-    "child mother father brother sister friend horse dog cat bird fish lion bear wolf tree flower forest "
-    "island ocean desert valley village city castle church school library hospital factory office station "
-    "airport engine camera clock mirror bottle"
-)
-UNIQUE = 64**4  # two words of each list
-
-
-def texts(seed: int) -> Iterator[str]:
-    """Sixteen million queries of about 16 tokens, no two alike; another seed starts elsewhere."""
-    qualities, things = QUALITIES.split(), THINGS.split()
-    start = random.Random(seed).randrange(UNIQUE)
-    for number in range(UNIQUE):
-        # An odd step walks a power of two in full, and neighbours differ in every word.
-        place = (start + number * 10_368_889) % UNIQUE
-        words = (
-            qualities[place & 63],
-            things[place >> 6 & 63],
-            qualities[place >> 12 & 63],
-            things[place >> 18],
-        )
-        yield ASKS[(place * 7 >> 9) % len(ASKS)].format(*words)
+Keep = Callable[[bytes, bytes, float, float], None]
 
 
 def request(text: str, *, path: str = CLASSIFY, extra: str = "") -> bytes:
@@ -147,26 +115,34 @@ class Outcome:
 
 
 class _Connection:
-    __slots__ = ("due", "seen", "sock", "unsent", "whole")
+    __slots__ = ("asked", "due", "seen", "sock", "unsent", "whole")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.due = 0.0  # of the query under way
+        self.asked = b""  # the query under way, where it is kept
+        self.due = 0.0
         self.unsent = b""  # until the connection stands
         self.seen = b""
         self.whole = 0  # bytes of the answer, once its head is read
 
 
 class Driver:
-    """Connections to one gateway, kept alive between runs. Use as a context manager."""
+    """Connections to one gateway, kept alive between runs. Use as a context manager.
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    keep  is called with each query, its answer (empty where there was none), the moment that it
+          was due and the seconds that it took
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1", *, keep: Keep | None = None) -> None:
         self._address = (host, port)
         self._epoll = select.epoll()
         self._all: dict[int, _Connection] = {}
         self._idle: list[_Connection] = []
         self._under_way = 0
-        self._seen = Outcome()
+        self._gone = 0  # connections that were lost, or told to close
+        self._keep = keep
+        self._over = False
+        self.seen = Outcome()
 
     def __enter__(self) -> Driver:
         return self
@@ -176,68 +152,79 @@ class Driver:
             connection.sock.close()
         self._epoll.close()
 
-    def closed(self, asked: Iterator[bytes], *, connections: int, seconds: float) -> Outcome:
-        """Keep `connections` queries in flight for `seconds`; a query is due when it is sent."""
-        seen = self._begin()
-        began = time.perf_counter()
-        end = began + seconds
-        for _ in range(connections):
-            self._send(next(asked), time.perf_counter())
-        while self._under_way:
-            now = time.perf_counter()
-            free = self._poll(max(0.0, end - now) if now < end else ANSWER_WITHIN_S)
-            if free is None:
+    def stop(self) -> None:
+        """End what another thread drives; what was sent is still waited for."""
+        self._over = True
+
+    def closed(
+        self, asked: Iterator[bytes], *, connections: int, seconds: float = math.inf, polite: bool = False
+    ) -> Outcome:
+        """Keep `connections` queries in flight for `seconds`, or to the last; a query is due when it is sent.
+
+        polite  a caller that is told to close, or loses its connection, does not come again
+        """
+        began = self._begin()
+        sending = True
+        while sending and (now := time.perf_counter()) < began + seconds and not self._over:
+            callers = connections - self._gone if polite else connections
+            for _ in range(callers - self._under_way):
+                if (query := next(asked, None)) is None:
+                    sending = False
+                    break
+                self._send(query, now)
+            if polite and self._gone >= connections:
                 break
+            self._poll(min(began + seconds - now, LOOK_EVERY_S))
+        return self._end(began)
+
+    def open(
+        self, asked: Iterator[bytes], arrivals: Iterator[float], *, seconds: float = math.inf
+    ) -> Outcome:
+        """Send a query at each of `arrivals` (in seconds from now) for `seconds`, or to the last."""
+        began = self._begin()
+        due = began + next(arrivals, math.inf)
+        while due < began + seconds and not self._over:
             now = time.perf_counter()
-            if now < end:
-                for _ in range(free):
-                    self._send(next(asked), now)
-        return self._end(began, seconds, seen)
+            if now < due:
+                self._poll(min(due - now, LOOK_EVERY_S))
+                continue
+            self.seen.behind_s = max(self.seen.behind_s, now - due)
+            # A few at a time, so that a late driver still reads its answers.
+            for _ in range(8):
+                self._send(next(asked), due)
+                due = began + next(arrivals, math.inf)
+                if due > now or due >= began + seconds:
+                    break
+            self._poll(0.0)
+        return self._end(began, seconds)
 
-    def open(self, asked: Iterator[bytes], arrivals: Iterator[float], *, seconds: float) -> Outcome:
-        """Send a query at each of `arrivals` (in seconds from now) for `seconds`."""
-        seen = self._begin()
-        began = time.perf_counter()
-        end = began + seconds
-        due = began + next(arrivals)
-        while due < end:
-            now = time.perf_counter()
-            if now >= due:
-                seen.behind_s = max(seen.behind_s, now - due)
-                # A few at a time, so that a late driver still reads its answers.
-                for _ in range(8):
-                    self._send(next(asked), due)
-                    due = began + next(arrivals)
-                    if due > now or due >= end:
-                        break
-                self._poll(0.0)
-            else:
-                self._poll(due - now)
-        while self._under_way:
-            if self._poll(ANSWER_WITHIN_S) is None:
-                break
-        return self._end(began, seconds, seen)
+    def _begin(self) -> float:
+        self.seen = Outcome()
+        self._under_way = self._gone = 0
+        return time.perf_counter()
 
-    def _begin(self) -> Outcome:
-        self._seen = Outcome()
-        self._under_way = 0
-        return self._seen
-
-    def _end(self, began: float, seconds: float, seen: Outcome) -> Outcome:
-        seen.took_s = seconds
-        seen.drained_s = max(0.0, time.perf_counter() - began - seconds)
+    def _end(self, began: float, seconds: float = math.inf) -> Outcome:
+        """Wait for what is under way, as long as answers come."""
+        now = time.perf_counter()
+        self.seen.took_s = now - began if self._over or seconds == math.inf else seconds
+        silent_since = now
+        while self._under_way and time.perf_counter() < silent_since + ANSWER_WITHIN_S:
+            if self._poll(LOOK_EVERY_S):
+                silent_since = time.perf_counter()
+        self.seen.drained_s = max(0.0, time.perf_counter() - began - self.seen.took_s)
         for connection in [c for c in self._all.values() if c.due]:
             self._lose(connection)
-        return seen
+        return self.seen
 
     def _send(self, asked: bytes, due: float) -> None:
-        seen = self._seen
-        seen.offered += 1
+        self.seen.offered += 1
         connection = self._idle.pop() if self._idle else self._connect()
         if connection is None:
-            seen.lost += 1
+            self.seen.lost += 1
             return
         connection.due = due
+        if self._keep:
+            connection.asked = asked
         self._under_way += 1
         try:
             connection.unsent = asked[connection.sock.send(asked) :]
@@ -261,10 +248,10 @@ class Driver:
         self._epoll.register(sock, select.EPOLLIN)
         return connection
 
-    def _poll(self, wait_s: float) -> int | None:
-        """Read what has come. Returns how many queries ended; None when nothing came for a long wait."""
+    def _poll(self, wait_s: float) -> int:
+        """Wait for answers, and read what has come. Returns how many queries ended."""
         if wait_s > 0 and not select.select([self._epoll], [], [], wait_s)[0]:
-            return 0 if wait_s < ANSWER_WITHIN_S else None
+            return 0
         ended = 0
         for number, event in self._epoll.poll(0):
             connection = self._all.get(number)
@@ -307,10 +294,14 @@ class Driver:
             connection.whole = end + 4 + int(seen[start : seen.index(b"\r", start)])
         if len(seen) < connection.whole:
             return False
-        self._seen.note(seen, time.perf_counter() - connection.due)
+        took_s = time.perf_counter() - connection.due
+        self.seen.note(seen, took_s)
+        if self._keep:
+            self._keep(connection.asked, seen, connection.due, took_s)
         self._under_way -= 1
         connection.due, connection.seen, connection.whole = 0.0, b"", 0
         if b"\r\nconnection: close" in seen:
+            self._gone += 1
             self._drop(connection)
         else:
             self._idle.append(connection)
@@ -318,8 +309,11 @@ class Driver:
 
     def _lose(self, connection: _Connection) -> None:
         if connection.due:
-            self._seen.lost += 1
+            self.seen.lost += 1
             self._under_way -= 1
+            self._gone += 1
+            if self._keep:
+                self._keep(connection.asked, b"", connection.due, time.perf_counter() - connection.due)
         elif connection in self._idle:
             self._idle.remove(connection)
         self._drop(connection)
@@ -327,3 +321,15 @@ class Driver:
     def _drop(self, connection: _Connection) -> None:
         self._all.pop(connection.sock.fileno(), None)
         connection.sock.close()
+
+
+@contextlib.contextmanager
+def meanwhile(driver: Driver, run: Callable[[Driver], Outcome]) -> Iterator[Driver]:
+    """Run a driver on a thread of its own while the block lasts; then what it has seen is whole."""
+    with driver, ThreadPoolExecutor(1) as thread:
+        ending = thread.submit(run, driver)
+        try:
+            yield driver
+        finally:
+            driver.stop()
+            ending.result()

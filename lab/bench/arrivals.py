@@ -1,14 +1,14 @@
 """Latency under open arrivals: each query at its own moment, however late the last answer is."""
 
 import random
-from bisect import bisect
 from collections.abc import Callable, Iterator
-from itertools import accumulate, islice, repeat
+from itertools import islice, repeat
 
 from lab.bench.figures import Figure, Measured, at_most
-from lab.drive import Driver, percentile, poisson, request, requests, texts
+from lab.drive import Driver, percentile, poisson, request, requests
 from lab.launch import Served, apart
 from lab.measure import closed, known
+from lab.texts import Texts, Zipf, texts
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 HIT_SHARE = 0.3
@@ -68,9 +68,8 @@ def _some_known(seed: int) -> Iterator[bytes]:
 def _zipf(seed: int) -> Iterator[bytes]:
     """Queries as often as 1/rank: what is asked most is asked far more than the rest."""
     dice = random.Random(seed)
-    asked = [request(text) for text in islice(texts(0), ZIPF_TEXTS)]
-    sums = list(accumulate(1 / rank for rank in range(1, ZIPF_TEXTS + 1)))
-    return (asked[bisect(sums, dice.random() * sums[-1])] for _ in repeat(None))
+    source, zipf = Texts(0), Zipf(ZIPF_TEXTS)
+    return (request(source.text(zipf.rank(dice))) for _ in repeat(None))
 
 
 MIXES: dict[str, Callable[[int], Iterator[bytes]]] = {

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from lab.bench.figures import Figure, Measured, at_most
 from lab.bench.processes import yardstick
-from lab.drive import request, requests, texts
+from lab.drive import request, requests
 from lab.launch import Served, Server, apart, open_files_max
 from lab.measure import closed, known
+from lab.texts import texts
 
 CONCURRENCY = (1, 4, 16, 64, 256, 1024)
 WORDS = (5, 20, 80, 320, 1000, 2000)

@@ -99,7 +99,7 @@ def alone(seconds: float) -> dict[str, float]:
     from handler.machine import usable_cpus
     from handler.model import load
     from handler.query import normalise
-    from lab.drive import texts
+    from lab.texts import texts
 
     router = load(Path(os.environ["MODEL_PATH"]))
     limits = router.manifest.limits

@@ -8,8 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from lab.chaos.findings import Finding
-from lab.drive import Outcome, request
-from lab.flood import flood
+from lab.drive import Driver, Outcome, poisson, request, requests
 from lab.launch import Served
 
 IDLE = 2000
@@ -24,11 +23,11 @@ Nuisance = Callable[[int], AbstractAsyncContextManager[None]]
 def connections() -> list[Finding]:
     """A bystander asks 100 new queries a second, alone and beside each kind of nuisance."""
     with Served(patient=False) as served:
-        asyncio.run(_bystander(served.port, _alone, "warm"))
-        alone = asyncio.run(_bystander(served.port, _alone, "alone"))
+        asyncio.run(_bystander(served.port, _alone, 0))
+        alone = asyncio.run(_bystander(served.port, _alone, 1))
         findings = [Finding("nobody else", f"P99 {alone.answered_ms(0.99):.1f} ms")]
-        for name, nuisance in NUISANCE.items():
-            seen = asyncio.run(_bystander(served.port, nuisance, name))
+        for seed, (name, nuisance) in enumerate(NUISANCE.items(), 2):
+            seen = asyncio.run(_bystander(served.port, nuisance, seed))
             unhurt = set(seen.codes) == {200} and not seen.lost and seen.answered_ms(0.99) < SLO_MS
             findings.append(
                 Finding(
@@ -46,9 +45,14 @@ def connections() -> list[Finding]:
     return findings
 
 
-async def _bystander(port: int, nuisance: Nuisance, seed: str) -> Outcome:
+async def _bystander(port: int, nuisance: Nuisance, seed: int) -> Outcome:
     async with nuisance(port):
-        return await flood(port, per_s=PER_S, seconds=SECONDS, seed=seed)
+        return await asyncio.to_thread(_asks, port, seed)
+
+
+def _asks(port: int, seed: int) -> Outcome:
+    with Driver(port) as driver:
+        return driver.open(requests(seed), poisson(PER_S, seed), seconds=SECONDS)
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,5 @@
 """SIGTERM under full load, again and again; every query that was sent is answered."""
 
-import asyncio
 import contextlib
 import signal
 import statistics
@@ -8,8 +7,7 @@ import time
 from collections import Counter
 
 from lab.chaos.findings import Finding
-from lab.drive import request
-from lab.flood import Callers, texts
+from lab.drive import Driver, meanwhile, requests
 from lab.launch import Served
 
 CALLERS = 64
@@ -24,11 +22,21 @@ def restarts(count: int) -> list[Finding]:
     ended_s: list[float] = []
     unready_ms: list[float] = []
     for turn in range(count):
-        with Served() as served:
-            seen, told_at = asyncio.run(_restart(served, turn, unready_ms))
-            outcomes += seen
+        with (
+            Served() as served,
+            meanwhile(
+                Driver(served.port),
+                lambda driver, seed=turn: driver.closed(requests(seed), connections=CALLERS, polite=True),  # type: ignore[misc]
+            ) as driver,
+        ):
+            time.sleep(LOAD_S)
+            told_at = time.monotonic()
+            served.process.send_signal(signal.SIGTERM)
+            unready_ms.append(_unready_s(served) * 1000)
             exits[served.process.wait(timeout=20)] += 1
             ended_s.append(time.monotonic() - told_at)
+        outcomes += Counter({str(code): number for code, number in driver.seen.codes.items()})
+        outcomes += Counter(lost=driver.seen.lost)
     lost = sum(number for outcome, number in outcomes.items() if outcome != "200")
     return [
         Finding(
@@ -55,38 +63,10 @@ def restarts(count: int) -> list[Finding]:
     ]
 
 
-async def _restart(served: Served, turn: int, unready_ms: list[float]) -> tuple[Counter[str], float]:
-    outcomes: Counter[str] = Counter()
-    next_text = texts(f"restart {turn}")
-
-    async def polite() -> None:
-        """Never retries; opens no new connection once it was told to close."""
-        pool = Callers(served.port)
-        while True:
-            try:
-                head = await pool.ask(request(next_text()))
-            except (OSError, TimeoutError) as exc:
-                outcomes[f"lost ({type(exc).__name__})"] += 1
-                return
-            outcomes[head[9:12].decode()] += 1
-            if b"\r\nconnection: close\r\n" in head.lower():
-                return
-
-    callers = [asyncio.create_task(polite()) for _ in range(CALLERS)]
-    await asyncio.sleep(LOAD_S)
-    told_at = time.monotonic()
-    served.process.send_signal(signal.SIGTERM)
+def _unready_s(served: Served) -> float:
+    """How long until readiness falls, or nobody listens any more."""
+    began = time.monotonic()
     with contextlib.suppress(OSError):
-        while not await _unready(served.port):
+        while served.status("/health/ready") != 503:
             pass
-        unready_ms.append((time.monotonic() - told_at) * 1000)
-    await asyncio.gather(*callers)
-    return outcomes, told_at
-
-
-async def _unready(port: int) -> bool:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-    head = await reader.readuntil(b"\r\n")
-    writer.close()
-    return b" 503 " in head
+    return time.monotonic() - began

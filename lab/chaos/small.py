@@ -1,6 +1,5 @@
 """On little: one CPU and 512 MiB, a root that cannot be written, no user of note, no home."""
 
-import asyncio
 import contextlib
 import os
 import re
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab.chaos.findings import Finding, Skipped
-from lab.flood import flood
+from lab.drive import Driver, poisson, requests
 from lab.launch import Served
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -38,7 +37,8 @@ def _one_cpu_and_512_mib() -> list[Finding]:
         wrapped = ["sh", "-c", f'{enter}; exec "$@"', "sh"]
         with Served(wrapped_in=wrapped, patient=False) as served:
             lanes = served.deep()["checks"]["batch_processor"]["lanes"]
-            seen = asyncio.run(flood(served.port, per_s=2000, seconds=10.0, seed="small"))
+            with Driver(served.port) as driver:
+                seen = driver.open(requests(4), poisson(2000, seed=4), seconds=10.0)
             peak_mb = served.memory_mb
             code = served.terminate()
     lived = code == 0 and seen.lost == 0 and seen.codes.keys() <= {200, 429}

@@ -1,20 +1,23 @@
 """A long time of everything at once; what is used must stay what it was."""
 
-import asyncio
 import contextlib
+import itertools
 import random
+import socket
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from lab.chaos.findings import Finding
-from lab.drive import request
-from lab.flood import Callers, texts
+from lab.drive import Driver, meanwhile, poisson, request
 from lab.launch import Served
+from lab.texts import texts
 
 PER_S = 300.0
 WARM_S = 120.0  # until the in-process cache is full: 10,000 entries at some 100 new ones a second
 EVERY_S = 5.0
+HANG_UP = 0.03  # of the requests: callers who do not wait for the answer
 
 
 class Sample(NamedTuple):
@@ -28,7 +31,7 @@ def soak(seconds: float) -> list[Finding]:
     """Hits, new queries, long ones, bad ones, callers who hang up, and somebody who scrapes."""
     warm_s = min(WARM_S, seconds / 2)
     with Served(patient=False) as served:
-        codes, samples = asyncio.run(_mixed(served, seconds))
+        codes, samples = _mixed(served, seconds)
         errors = [line for line in served.lines() if line.get("error_type") == "InternalError"]
     steady = [sample for sample in samples if sample.at_s >= warm_s]
     third = max(1, len(steady) // 3)
@@ -56,73 +59,47 @@ def soak(seconds: float) -> list[Finding]:
     ]
 
 
-async def _mixed(served: Served, seconds: float) -> tuple[Counter[str], list[Sample]]:
-    loop = asyncio.get_running_loop()
-    dice, pool, new = random.Random(5), Callers(served.port), texts("soak")
-    codes: Counter[str] = Counter()
+def _mixed(served: Served, seconds: float) -> tuple[Counter[str], list[Sample]]:
     samples: list[Sample] = []
-    known = [new() for _ in range(50)]
-
-    async def ask(asked: bytes) -> None:
-        try:
-            head = await pool.ask(asked)
-        except (OSError, TimeoutError) as exc:
-            codes[f"lost ({type(exc).__name__})"] += 1
-        else:
-            codes[head[9:12].decode()] += 1
-
-    async def hang_up() -> None:
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-            writer.write(request(new()))
-            await writer.drain()
-            writer.close()
-        codes["hung up"] += 1
-
-    def one() -> asyncio.Task[None]:
-        kind = dice.random()
-        if kind < 0.5:
-            return loop.create_task(ask(request(dice.choice(known))))
-        if kind < 0.85:
-            return loop.create_task(ask(request(new())))
-        if kind < 0.9:
-            return loop.create_task(ask(request(f"{new()} {'and so on and on ' * 200}")))
-        if kind < 0.93:
-            return loop.create_task(ask(request("x").replace(b"{", b"[", 1)))
-        if kind < 0.95:
-            return loop.create_task(ask(request("x", path=f"/v1/{dice.random()}")))
-        if kind < 0.97:
-            return loop.create_task(ask(request(new(), extra=f"x-request-id: {dice.random()}\r\n")))
-        return loop.create_task(hang_up())
-
-    async def watch() -> None:
-        while True:
-            await asyncio.sleep(EVERY_S)
-            await asyncio.to_thread(served.client.get, "/metrics")
-            samples.append(
-                Sample(
-                    time.monotonic() - began,
-                    served.memory_mb,
-                    served.usage.num_fds(),
-                    served.usage.num_threads(),
-                )
-            )
-
+    hung_up = 0
     began = time.monotonic()
-    watching = loop.create_task(watch())
-    tasks: set[asyncio.Task[None]] = set()
-    due = loop.time()
-    while time.monotonic() - began < seconds:
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        task = one()
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        due += dice.expovariate(PER_S)
-    while tasks:
-        await asyncio.wait(set(tasks))
-    watching.cancel()
-    pool.close()
-    return codes, samples
+    arrivals = poisson((1 - HANG_UP) * PER_S, seed=5)
+    with meanwhile(Driver(served.port), lambda driver: driver.open(_asked(), arrivals)) as driver:
+        while (at_s := time.monotonic() - began) < seconds:
+            _hang_up(served.port, hung_up)
+            hung_up += 1
+            if at_s >= (len(samples) + 1) * EVERY_S:
+                served.client.get("/metrics")
+                process = served.usage
+                samples.append(Sample(at_s, served.memory_mb, process.num_fds(), process.num_threads()))
+            time.sleep(1 / (HANG_UP * PER_S))
+    codes = Counter({str(code): number for code, number in driver.seen.codes.items()})
+    return codes + Counter({"lost": driver.seen.lost, "hung up": hung_up}), samples
+
+
+def _asked() -> Iterator[bytes]:
+    """What those ask who wait for their answer: half of it known, some of it long, some of it wrong."""
+    dice, new = random.Random(5), texts(5)
+    known = list(itertools.islice(new, 50))
+    while True:
+        kind = dice.random()
+        if kind < 0.52:
+            yield request(dice.choice(known))
+        elif kind < 0.88:
+            yield request(next(new))
+        elif kind < 0.93:
+            yield request(f"{next(new)} {'and so on and on ' * 200}")
+        elif kind < 0.96:
+            yield request("x").replace(b"{", b"[", 1)
+        elif kind < 0.98:
+            yield request("x", path=f"/v1/{dice.random()}")
+        else:
+            yield request(next(new), extra=f"x-request-id: {dice.random()}\r\n")
+
+
+def _hang_up(port: int, number: int) -> None:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+        caller.sendall(request(f"somebody who does not wait, number {number}"))
 
 
 def _mean(values: list[float]) -> float:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lab.load.texts import Zipf
+from lab.texts import Zipf
 
 REPEATED = 1 / 3  # of the steady mix: a little over what the SLO on the hit rate asks for
 HOT = 50  # texts that the steady mix repeats
@@ -19,7 +19,7 @@ SPIKE_TIMES = 3  # where the rate is half of the capacity: one and a half times 
 SPIKE_FROM, SPIKE_TO = 0.4, 0.6  # of the run
 
 Numbers = Callable[[], int]
-"""Draws the number of the next text; see `texts.Texts`."""
+"""Draws the number of the next text; see `lab.texts.Texts`."""
 
 
 class Shape(NamedTuple):

@@ -6,39 +6,19 @@ time of a query, which depends far less than queries a second on who else is bus
 here; docs/deployment.md derives instances and costs from it. Standard library only.
 """
 
-import http.client
-import json
 import os
 import re
-import threading
 import time
 import urllib.request
+from collections.abc import Iterable
+from itertools import islice
 from urllib.parse import urlsplit
 
+from lab.drive import Driver, Outcome, requests
 from lab.ops.image_smoke import ask, container, docker, until
 
 CALLERS = 16
 PORT = 8080
-WORDS = [
-    "garden",
-    "violin",
-    "harbour",
-    "ladder",
-    "comet",
-    "orchard",
-    "lantern",
-    "meadow",
-    "anchor",
-    "thimble",
-    "compass",
-    "willow",
-]
-
-
-def query(number: int) -> str:
-    """About 16 tokens, never twice."""
-    noun = WORDS[number % len(WORDS)]
-    return f"Write a short story about a {noun} that counts to {number} and then goes home again"
 
 
 def cpu_s(url: str) -> float:
@@ -48,37 +28,20 @@ def cpu_s(url: str) -> float:
     return float(found[1])
 
 
-def send(url: str, numbers: range) -> list[int]:
-    """Ask from `CALLERS` connections at once. Returns the status codes."""
-    codes: list[int] = []
-
-    def caller(mine: range) -> None:
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
-        for number in mine:
-            connection.request(
-                "POST",
-                "/v1/query-classify",
-                json.dumps({"text": query(number)}),
-                {"content-type": "application/json"},
-            )
-            answer = connection.getresponse()
-            answer.read()
-            codes.append(answer.status)
-
-    callers = [threading.Thread(target=caller, args=(numbers[i::CALLERS],)) for i in range(CALLERS)]
-    for thread in callers:
-        thread.start()
-    for thread in callers:
-        thread.join()
-    return codes
+def send(url: str, asked: Iterable[bytes]) -> Outcome:
+    """Ask from `CALLERS` connections at once."""
+    with Driver(urlsplit(url).port or 80) as driver:
+        seen = driver.closed(iter(asked), connections=CALLERS)
+    assert set(seen.codes) == {200}, seen.codes
+    assert not seen.lost, seen.lost
+    return seen
 
 
-def cost(url: str, numbers: range) -> tuple[float, float]:
+def cost(url: str, asked: Iterable[bytes]) -> tuple[float, float]:
     """Milliseconds of processor time a query, and queries a second as this machine is now."""
-    before, started = cpu_s(url), time.monotonic()
-    codes = send(url, numbers)
-    assert set(codes) == {200}, set(codes)
-    return (cpu_s(url) - before) / len(codes) * 1000, len(codes) / (time.monotonic() - started)
+    before = cpu_s(url)
+    seen = send(url, asked)
+    return (cpu_s(url) - before) / seen.codes[200] * 1000, seen.goodput
 
 
 def with_cpus(cpus: int) -> None:
@@ -87,9 +50,10 @@ def with_cpus(cpus: int) -> None:
     options = ("--cpus", str(cpus), "-e", f"PORT={PORT}", *patient)
     with container(*options, port=PORT) as (name, url):
         ready_s = until(lambda: ask(f"{url}/health/ready")[0] == 200, 30, "listening")
-        send(url, range(200))
-        new_ms, per_s = cost(url, range(1000, 4000))
-        hit_ms, _ = cost(url, range(1000, 4000))
+        send(url, islice(requests(1), 200))
+        new = list(islice(requests(2), 3000))
+        new_ms, per_s = cost(url, new)
+        hit_ms, _ = cost(url, new)
         idle = cpu_s(url)
         time.sleep(5)
         idle_share = (cpu_s(url) - idle) / 5

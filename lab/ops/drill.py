@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import http.server
+import itertools
 import json
 import os
 import re
@@ -22,15 +23,17 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from lab.drive import Driver, Outcome, meanwhile, request, requests, steady
 from lab.launch import ROOT, Served, Server, answers, free_port
-from lab.ops.stack import Traffic
+from lab.ops.stack import traffic
 from lab.redis_server import binary
 from lab.slow_proxy import SlowProxy
+from lab.texts import texts
 
 # A minute of the shipped rules is a second and a half here, an hour twelve seconds: divided as minutes are, the
 # burn of three days would take half an hour to end. No range may hold fewer than four scrapes.
@@ -268,8 +271,8 @@ class Drill:
         self.ready()
         self.watchers()
         self.until(lambda: answers(f"{self.url('prometheus')}/-/ready"), 20, "Prometheus is ready")
-        gateway = self.url("gateway")
-        with Traffic(gateway, per_s=20):
+        gateway = self.ports["gateway"]
+        with traffic(gateway):
             time.sleep(15)
             self.scene("the gateway is stopped", ("ServiceDown",), lambda: self.stop("gateway"), self.again)
             self.scene("Redis is killed", ("RedisConnectionFailure",), lambda: self.stop("redis"), self.redis)
@@ -302,7 +305,7 @@ class Drill:
                 self.again,
             )
             # One lane and one long query at a time: what limits is the model, not who asks.
-            flood = Flood(gateway, filler=LONG)
+            flood = Meanwhile(gateway, lambda driver: driver.closed(long_queries(), connections=24))
             narrow = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "16", "QUEUE_MAX_WAIT_MS": "0"}
 
             def flooded() -> None:
@@ -319,9 +322,9 @@ class Drill:
                 flooded,
                 ebbed,
             )
-            mistakes = Flood(gateway, body=b"{}", threads=1, pause_s=0.01)
+            mistakes = Meanwhile(gateway, lambda driver: driver.open(textless(), steady(90)))
             self.scene("a client sends no text", ("HighClientErrorRate",), mistakes.start, mistakes.stop)
-            new = Flood(gateway, threads=1, pause_s=0.01)
+            new = Meanwhile(gateway, lambda driver: driver.open(requests(1), steady(90)))
             self.scene("no query comes twice", ("LowCacheHitRate",), new.start, new.stop)
             self.linger()
         wrong = [link for link in self.hook.links if not link.startswith(f"{RUNBOOKS}docs/runbook.md#")]
@@ -344,41 +347,26 @@ class Drill:
 LONG = " and then everybody sings about the harbour, the garden and the old lighthouse" * 20
 
 
-class Flood:
-    """Callers that ask new queries as fast as they are answered."""
+def long_queries() -> Iterator[bytes]:
+    return (request(text + LONG) for text in texts(2))
 
-    def __init__(
-        self, url: str, body: bytes | None = None, threads: int = 24, pause_s: float = 0, filler: str = ""
-    ) -> None:
-        self._url, self._body, self._threads, self._pause_s, self._filler = (
-            f"{url}/v1/query-classify",
-            body,
-            threads,
-            pause_s,
-            filler,
-        )
-        self._over = threading.Event()
+
+def textless() -> Iterator[bytes]:
+    return itertools.repeat(request("no text").replace(b'"text"', b'"txet"'))
+
+
+class Meanwhile:
+    """A load that a scene starts and another step of it ends."""
+
+    def __init__(self, port: int, run: Callable[[Driver], Outcome]) -> None:
+        self._port, self._run = port, run
+        self._running = contextlib.ExitStack()
 
     def start(self) -> None:
-        for number in range(self._threads):
-            threading.Thread(target=self._run, args=(number,), daemon=True).start()
+        self._running.enter_context(meanwhile(Driver(self._port), self._run))
 
     def stop(self) -> None:
-        self._over.set()
-
-    def _run(self, number: int) -> None:
-        count = 0
-        while not self._over.wait(self._pause_s):
-            count += 1
-            body = (
-                self._body
-                or json.dumps(
-                    {"text": f"Write poem {count} of poet {number} {os.urandom(4).hex()}{self._filler}"}
-                ).encode()
-            )
-            request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(request, timeout=2).close()
+        self._running.close()
 
 
 def main() -> int:

@@ -203,7 +203,7 @@ def main() -> int:
             absent.add("L2")
         typist = Typist(folder, absent)
         try:
-            with stack.Traffic("http://localhost:8080"):
+            with stack.traffic(8080):
                 time.sleep(30)  # two scrapes by the rules' own interval, and some queries
                 for block in blocks(page):
                     changed: dict[str, str] = {}

@@ -3,15 +3,16 @@
 A machine with a registry pulls them; one without makes stand-ins from Debian's packages.
 """
 
-import contextlib
+import itertools
 import os
 import shutil
 import subprocess
-import threading
 import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from lab.drive import Driver, meanwhile, request, steady
 from lab.launch import ROOT, answers
 
 # What compose.yaml names (and the runbook's `alpine`), by the stand-in's target.
@@ -76,6 +77,7 @@ def settled(within_s: float = 25) -> bool:
     return False
 
 
+PER_S = 20.0
 # Of several tasks, so that dashboards have something to show; the number makes a query new.
 QUERIES = (
     "Write a poem about the number {}",
@@ -89,33 +91,18 @@ QUERIES = (
 )
 
 
-class Traffic:
-    """Queries at a steady, small rate: repeated, new and a few mistaken ones."""
+def queries() -> Iterator[bytes]:
+    """Repeated, new and a few mistaken ones."""
+    for count in itertools.count(1):
+        # Every other one is asked again and again.
+        kind = count // 2 % len(QUERIES)
+        text = QUERIES[kind].format(count if count % 2 else kind)
+        yield request(text) if count % 40 else request(text).replace(b'"text"', b'"txet"')
 
-    def __init__(self, url: str, per_s: float = 20) -> None:
-        self._url, self._pause_s = f"{url}/v1/query-classify", 1 / per_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Traffic":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        count = 0
-        while not self._over.wait(self._pause_s):
-            count += 1
-            # Every other one is asked again and again.
-            kind = count // 2 % len(QUERIES)
-            text = QUERIES[kind].format(count if count % 2 else kind)
-            body = b"{}" if count % 40 == 0 else f'{{"text": "{text}"}}'.encode()
-            request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
-            with contextlib.suppress(OSError):  # the stack is being restarted under it
-                urllib.request.urlopen(request, timeout=2).close()
+def traffic(port: int) -> AbstractContextManager[Driver]:
+    """Queries at a small rate for as long as the block lasts, whatever becomes of them."""
+    return meanwhile(Driver(port), lambda driver: driver.open(queries(), steady(PER_S)))
 
 
 def environment() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Past what it can answer: refusals at once, hits as ever, and nobody lost. A real process each."""
 
-import asyncio
 import concurrent.futures
 import contextlib
 import socket
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.drive import Outcome
-from lab.flood import flood
+from lab.drive import Driver, Outcome, poisson, requests
 from lab.launch import Served, eventually
 
 
@@ -82,8 +80,8 @@ def test_a_flood_of_new_queries_leaves_every_caller_an_answer_or_a_clean_refusal
         "QUEUE_MAX_WAIT_MS": "80",
         "REQUEST_TIMEOUT_MS": "60000",  # on a slow machine, too, only the queue refuses
     }
-    with Served(settings) as served:
-        seen = asyncio.run(flood(served.port, per_s=4000, seconds=1.0, seed="clean"))
+    with Served(settings) as served, Driver(served.port) as driver:
+        seen = driver.open(requests(1), poisson(4000, seed=1), seconds=1.0)
 
         assert seen.codes.keys() <= {200, 429}
         assert seen.codes[200] > 0

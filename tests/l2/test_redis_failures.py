@@ -18,11 +18,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab.drive import Driver, meanwhile, steady
 from lab.launch import Served, eventually, free_port
 from lab.redis_server import RedisServer
 from lab.slow_proxy import SlowProxy
 from tests.l2.certificates import certificates, unavailable
-from tests.l2.gateways import Client, Reply, Traffic
+from tests.l2.replies import Replies, Reply, mixed
 
 QUERIES_PER_S = 100.0
 BUDGET_MS = 20.0
@@ -352,25 +353,28 @@ async def test_no_query_notices(
 ) -> None:
     await failure.prepare(world)
     gateway = start_gateway(REDIS_URL=world.url, CACHE_L2_TIMEOUT_MS=BUDGET_MS, **world.settings)
-    async with Traffic(gateway, per_s=QUERIES_PER_S, seed=FAILURES.index(failure)) as traffic:
-        await served(traffic, gateway, since=0.0) if failure.works else await asyncio.sleep(0.5)
-        calm_from = time.monotonic()
+    replies = Replies()
+    asked = mixed(FAILURES.index(failure))
+    with meanwhile(
+        Driver(gateway.port, keep=replies.keep), lambda driver: driver.open(asked, steady(QUERIES_PER_S))
+    ):
+        await served(replies, gateway, since=0.0) if failure.works else await asyncio.sleep(0.5)
+        calm_from = time.perf_counter()
         await asyncio.sleep(0.5)
 
-        hurt_at = time.monotonic()
+        hurt_at = time.perf_counter()
         await failure.hurt(world)
-        await asyncio.sleep(max(0.0, BROKEN_S - (time.monotonic() - hurt_at)))
+        await asyncio.sleep(max(0.0, BROKEN_S - (time.perf_counter() - hurt_at)))
         ready = gateway.status("/health/ready")
-        heal_at = time.monotonic()
+        heal_at = time.perf_counter()
         await failure.heal(world)
-        healed_at = hurt_at if failure.heal is nothing else time.monotonic()
-        again_at = await served(traffic, gateway, since=healed_at)
+        healed_at = hurt_at if failure.heal is nothing else time.perf_counter()
+        again_at = await served(replies, gateway, since=healed_at)
 
-    replies = traffic.replies
     failed = [reply for reply in replies if reply.status != 200]
-    wrong = await differing(replies, uncached)
-    calm = [reply for reply in replies if calm_from <= reply.at < hurt_at]
-    broken = [reply for reply in replies if hurt_at <= reply.at < heal_at]
+    wrong = differing(replies, uncached)
+    calm = [reply for reply in replies if calm_from <= reply.at_s < hurt_at]
+    broken = [reply for reply in replies if hurt_at <= reply.at_s < heal_at]
     hits = [reply for reply in broken if reply.cache == "l2"]
     found = Figures(
         failure.name,
@@ -395,25 +399,22 @@ async def test_no_query_notices(
     assert not failure.serves or hits
 
 
-async def served(traffic: Traffic, gateway: Served, *, since: float) -> float:
+async def served(replies: Replies, gateway: Served, *, since: float) -> float:
     """Wait until L2 answers queries asked after `since` and reports itself well; when it did."""
-    end = time.monotonic() + RECOVERY_MAX_S
-    while time.monotonic() < end:
-        hits = [reply for reply in traffic.since(since) if reply.cache == "l2"]
+    end = time.perf_counter() + RECOVERY_MAX_S
+    while time.perf_counter() < end:
+        hits = [reply for reply in replies.since(since) if reply.cache == "l2"]
         if hits and gateway.deep()["checks"]["cache"]["l2_healthy"]:
-            return min(reply.at for reply in hits)
+            return min(reply.at_s for reply in hits)
         await asyncio.sleep(0.05)
     raise AssertionError(
         f"L2 did not serve again within {RECOVERY_MAX_S:g} s: {gateway.deep()['checks']['cache']}"
     )
 
 
-async def differing(replies: list[Reply], uncached: Served) -> list[Reply]:
+def differing(replies: list[Reply], uncached: Served) -> list[Reply]:
     """Answers that are not the uncached gateway's."""
-    right: dict[str, bytes] = {}
-    async with Client(uncached) as client:
-        for text in {reply.text for reply in replies}:
-            right[text] = (await client.ask(text)).body
+    right = {text: uncached.ask(text).content for text in {reply.text for reply in replies}}
     return [reply for reply in replies if reply.status == 200 and reply.body != right[reply.text]]
 
 

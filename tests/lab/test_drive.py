@@ -7,10 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tokenizers import Tokenizer
-
-from lab.drive import Driver, poisson, request, requests, steady, texts
-from lab.launch import MODEL
+from lab.drive import Driver, meanwhile, poisson, request, requests, steady
 
 HIT = b"HTTP/1.1 200 OK\r\nx-cache: l1\r\ncontent-length: 2\r\n\r\n{}"
 MISS = HIT.replace(b"l1", b"miss")
@@ -55,19 +52,6 @@ def server(answer: Answer) -> Iterator[tuple[int, list[int]]]:
 
 def asked() -> Iterator[bytes]:
     return itertools.repeat(request("q"))
-
-
-def test_no_two_of_a_hundred_thousand_queries_are_alike() -> None:
-    assert len(set(itertools.islice(texts(1), 100_000))) == 100_000
-
-
-def test_queries_are_of_about_16_tokens() -> None:
-    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
-    tokenizer.no_padding()
-
-    lengths = [len(tokenizer.encode(text).ids) for text in itertools.islice(texts(1), 1000)]
-
-    assert 15 <= sum(lengths) / len(lengths) <= 17
 
 
 def test_hits_misses_and_refusals_are_told_apart() -> None:
@@ -125,6 +109,67 @@ def test_a_query_that_was_sent_late_has_waited_since_it_was_due() -> None:
 
     assert seen.codes[200] == 3
     assert min(seen.misses_s) >= 0.05
+
+
+def test_a_polite_caller_that_is_told_to_close_does_not_come_again() -> None:
+    with server(lambda c: c.sendall(LAST)) as (port, connections), Driver(port) as driver:
+        seen = driver.closed(asked(), connections=3, polite=True)
+
+    assert seen.offered == seen.codes[200] == len(connections) == 3
+
+
+def test_a_polite_caller_whose_connection_breaks_does_not_come_again() -> None:
+    with (
+        server(lambda c: c.shutdown(socket.SHUT_RDWR)) as (port, connections),
+        Driver(port) as driver,
+    ):
+        seen = driver.closed(asked(), connections=3, polite=True)
+
+    assert (seen.offered, seen.lost, len(connections)) == (3, 3, 3)
+
+
+def test_a_closed_loop_ends_with_the_last_query() -> None:
+    with server(lambda c: c.sendall(HIT)) as (port, _), Driver(port) as driver:
+        seen = driver.closed(iter([request("q")] * 7), connections=3)
+
+    assert seen.offered == seen.codes[200] == 7
+
+
+def test_callers_whom_nobody_answers_come_again() -> None:
+    with server(lambda c: c.sendall(HIT)) as (port, _):
+        pass
+    with Driver(port) as driver:
+        seen = driver.closed(asked(), connections=2, seconds=0.35)
+
+    assert seen.lost == seen.offered >= 6
+
+
+def test_every_query_is_kept_with_its_answer_or_with_none() -> None:
+    turns = itertools.count()
+    kept: list[tuple[bytes, bytes]] = []
+
+    def first_breaks(connection: socket.socket) -> None:
+        if next(turns) == 0:
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.sendall(HIT)
+
+    with (
+        server(first_breaks) as (port, _),
+        Driver(port, keep=lambda query, answer, due_s, took_s: kept.append((query, answer))) as driver,
+    ):
+        driver.open(iter([b"one", b"two"]), iter([0.0, 0.1]), seconds=0.2)
+
+    assert kept == [(b"one", b""), (b"two", HIT)]
+
+
+def test_a_driver_on_a_thread_ends_with_its_block() -> None:
+    with (
+        server(lambda c: c.sendall(HIT)) as (port, _),
+        meanwhile(Driver(port), lambda driver: driver.open(asked(), steady(500))) as driver,
+    ):
+        time.sleep(0.1)
+
+    assert driver.seen.offered == driver.seen.codes[200] > 0
 
 
 def test_arrivals_keep_their_rate() -> None:

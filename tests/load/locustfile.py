@@ -22,7 +22,7 @@ from locust import FastHttpUser, events, task
 
 from lab.load.shapes import numbers
 from lab.load.slo import Sample, Samples
-from lab.load.texts import Texts
+from lab.texts import Texts
 
 CLASSIFY = "/v1/query-classify"
 PACE_S = 1.0  # between two queries of one user
