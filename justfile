@@ -44,7 +44,7 @@ evaluate *arguments: (_install "dev")
 capacity *arguments: (_install "serve") (_install "dev")
     {{ python }} -m lab.capacity "$@"
 
-# Measure it against its limits, and write docs/performance.md (9 minutes; `just bench --short`: one)
+# Measure it against its limits (9 minutes; `just bench --short`: one; `--write`: into docs/performance.md)
 bench *arguments: (_install "serve") (_install "dev")
     {{ python }} -m lab.bench "$@"
 
@@ -52,7 +52,7 @@ bench *arguments: (_install "serve") (_install "dev")
 load *arguments: (_install "serve") (_install "load")
     @exec .venv-load/bin/python -m lab.load "$@"
 
-# Break it on purpose, and write what it did into docs/reliability.md (7 minutes; `just chaos soak`: 10 more)
+# Break it on purpose (7 minutes; `just chaos soak`: 10 more; `--write`: into docs/reliability.md)
 chaos *arguments: (_install "dev")
     {{ python }} -m lab.chaos "$@"
 
@@ -80,7 +80,7 @@ runbook *arguments:
 drill *arguments: (_install "dev")
     {{ python }} -m lab.ops.drill "$@"
 
-# Write Grafana's dashboards from monitoring/grafana/generate.py
+# Say which of Grafana's dashboards are not what monitoring/grafana/generate.py says (`--write`: write them)
 dashboards *arguments: (_install "dev")
     {{ python }} monitoring/grafana/generate.py "$@"
 

@@ -14,7 +14,7 @@ run "$bin/shellcheck" .ci/run scripts/*.sh requirements/*.sh
 run "$bin/hadolint" Dockerfile lab/ops/stand_ins/Dockerfile
 run "$bin/yamllint" --strict compose.yaml monitoring infra
 run "$bin/typos" README.md docs scripts monitoring infra handler compose.yaml Dockerfile justfile
-run "$bin/python" monitoring/grafana/generate.py --check
+run "$bin/python" monitoring/grafana/generate.py
 run "$bin/python" -m lab.ops.dashboards
 run "$bin/python" -m lab.ops.manifests
 if has promtool "the alert rules"; then

@@ -1,9 +1,13 @@
-"""What was skipped here is written down where CI asks for it (NOT_PROVEN)."""
+"""What was skipped here is written down where CI asks for it (NOT_PROVEN); figures with --write alone."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write", action="store_true", help="write the figures of these tests into docs/")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 
-from lab.bench.figures import Figure, Measured, at_most
 from lab.drive import Driver, percentile, poisson, request, requests
 from lab.launch import Served, apart
 from lab.measure import closed, known
+from lab.rows import Row, at_most
 from lab.texts import Texts, Zipf, texts
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -27,17 +27,15 @@ TRIES = 2
 PROBE_SHARE = 1 / 3  # of the time that a level is measured for
 
 
-def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
+def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> list[Row]:
     """P50, P99 and P99.9 at shares of each mix's own capacity; the server on one CPU, the driver on the other."""
-    figures: list[Figure] = []
-    numbers: dict[str, list[dict[str, float]]] = {}
+    figures: list[Row] = []
     with apart() as cpus:
         for mix, asked in MIXES.items():
-            numbers[mix] = []
             with Served({"CACHE_L1_SIZE": "100000"}, cpus=cpus.gateway[:1]) as server:
                 closed_per_s, per_s = _capacity(server, mix, asked, PROBE_SHARE * seconds)
                 figures.append(
-                    Figure(
+                    Row(
                         f"{mix}: capacity in open arrivals",
                         f"{per_s:.0f}/s; a closed loop of {CONNECTIONS} does {closed_per_s:.0f}/s",
                     )
@@ -49,9 +47,8 @@ def measure(seconds: float, levels: tuple[float, ...] = LEVELS) -> Measured:
                         for r in range(rounds)
                     ]
                     seen.sort(key=lambda point: point["p99_ms"])
-                    numbers[mix].append(seen[rounds // 2])
                     figures.append(_figure(mix, per_s, seen))
-    return Measured(figures, numbers)
+    return figures
 
 
 def _known(seed: int) -> Iterator[bytes]:
@@ -130,7 +127,7 @@ def _at(
     }
 
 
-def _figure(mix: str, capacity: float, rounds: list[dict[str, float]]) -> Figure:
+def _figure(mix: str, capacity: float, rounds: list[dict[str, float]]) -> Row:
     """One level's line, of rounds sorted by their P99: the middle one, and how far they lie apart."""
     point = rounds[len(rounds) // 2]
     apart = f" ({rounds[0]['p99_ms']:.2f} to {rounds[-1]['p99_ms']:.2f})" if len(rounds) > 1 else ""
@@ -143,5 +140,5 @@ def _figure(mix: str, capacity: float, rounds: list[dict[str, float]]) -> Figure
     what = f"{mix}, {point['level']:.0%} of {capacity:.0f}/s"
     wanted = WANTED_MS.get((mix, point["level"]))
     if wanted is None:
-        return Figure(what, seen)
+        return Row(what, seen)
     return at_most(what, seen, point["p99_ms"], wanted, f"P99 {wanted:g} ms")

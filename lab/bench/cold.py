@@ -7,16 +7,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lab.bench.figures import Figure, Measured, at_most, spread
 from lab.bench.processes import measured
 from lab.drive import request
 from lab.launch import INSTALLED, ROOT, Served
+from lab.rows import Row, at_most, spread
 
 SERVING = ROOT / ".venv" / "bin"
 ASKED = request("summarize the minutes of the old harbour meeting for the new team")
 
 
-def measure(rounds: int) -> Measured:
+def measure(rounds: int) -> list[Row]:
     starts: dict[str, Sequence[str]] = {"query-gateway serve": [sys.executable, "-m", "handler", "serve"]}
     if (SERVING / "query-gateway").is_file():
         starts["query-gateway serve"] = INSTALLED
@@ -28,7 +28,7 @@ def measure(rounds: int) -> Measured:
             times[name].append(_first_answer_s(command))
         times["floor"].append(_floor_s())
     times = {name: taken[1:] for name, taken in times.items()}  # the first of each filled the disk's cache
-    figures = [Figure("floor: the same imports one after the other, and the same model", _ms(times["floor"]))]
+    figures = [Row("floor: the same imports one after the other, and the same model", _ms(times["floor"]))]
     for name in starts:
         ratios = [ours / floor for ours, floor in zip(times[name], times["floor"], strict=True)]
         slowest = statistics.median(times[name])
@@ -39,7 +39,7 @@ def measure(rounds: int) -> Measured:
         figures.append(
             at_most(f"{name}: against the floor", spread(ratios, "{:.2f}"), ratio, 1.25, "1.25", ratio=True)
         )
-    return Measured(figures, {"seconds": times})
+    return figures
 
 
 def _ms(seconds: Sequence[float]) -> str:

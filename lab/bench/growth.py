@@ -4,11 +4,11 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
-from lab.bench.figures import Figure, Measured, at_most
 from lab.bench.processes import yardstick
 from lab.drive import request, requests
 from lab.launch import Served, Server, apart, open_files_max
 from lab.measure import closed, known
+from lab.rows import Row, at_most
 from lab.texts import texts
 
 CONCURRENCY = (1, 4, 16, 64, 256, 1024)
@@ -17,7 +17,7 @@ ENTRIES = (1_000, 10_000, 100_000, 1_000_000)
 KNOWN = 500  # of the L1's entries, how many are asked
 
 
-def measure(seconds: float) -> Measured:
+def measure(seconds: float) -> list[Row]:
     open_files_max()
     with apart() as cpus:
         one_cpu = cpus.gateway[:1]
@@ -41,24 +41,16 @@ def measure(seconds: float) -> Measured:
         closed(server, requests(8), connections=64, seconds=1.0)
         two = closed(server, requests(9), connections=64, seconds=3 * seconds).per_s
     shares = [hit / base for hit, base in zip(hits, bases, strict=True)]
-    figures = [
+    return [
         _flat("CPU of a hit, {} at a time", CONCURRENCY, hits),
-        Figure("a bare Litestar answer, the same", _series(CONCURRENCY, bases)),
-        Figure("a hit against the bare Litestar answer, the same", _series(CONCURRENCY, shares, "{:.2f}")),
-        Figure(f"CPU of a miss, {CONCURRENCY[0]} to {CONCURRENCY[-1]} at a time", _series(CONCURRENCY, misses)),
-        Figure("CPU of a miss by its words, 8 at a time", _series(WORDS, words)),
+        Row("a bare Litestar answer, the same", _series(CONCURRENCY, bases)),
+        Row("a hit against the bare Litestar answer, the same", _series(CONCURRENCY, shares, "{:.2f}")),
+        Row(f"CPU of a miss, {CONCURRENCY[0]} to {CONCURRENCY[-1]} at a time", _series(CONCURRENCY, misses)),
+        Row("CPU of a miss by its words, 8 at a time", _series(WORDS, words)),
         _flat("CPU of a hit with {} entries in L1", ENTRIES, filled),
-        Figure(f"misses a second, one CPU of its own against all {len({*cpus.gateway, *cpus.driver})} with the driver",
+        Row(f"misses a second, one CPU of its own against all {len({*cpus.gateway, *cpus.driver})} with the driver",
                f"{one:.0f} and {two:.0f}"),
     ]  # fmt: skip
-    return Measured(
-        figures,
-        {
-            "concurrency": CONCURRENCY, "hit_us": hits, "litestar_us": bases, "miss_us": misses,
-            "words": WORDS, "words_us": words, "entries": ENTRIES, "entries_us": filled,
-            "one_cpu_per_s": one, "all_cpus_per_s": two,
-        },
-    )  # fmt: skip
 
 
 def _us(server: Server, asked: Iterator[bytes], seconds: float, *, connections: int) -> float:
@@ -83,7 +75,7 @@ def _series(steps: Sequence[int], values: Sequence[float], form: str = "{:.0f} Â
     return ", ".join(f"{step:,}: {form.format(value)}" for step, value in zip(steps, values, strict=True))
 
 
-def _flat(what: str, steps: Sequence[int], values: Sequence[float]) -> Figure:
+def _flat(what: str, steps: Sequence[int], values: Sequence[float]) -> Row:
     """Growth from the first step to the last; what gets cheaper does not count against it."""
     grown = max(later / min(values[: i + 1]) for i, later in enumerate(values))
     named = what.format(f"{steps[0]:,} to {steps[-1]:,}")

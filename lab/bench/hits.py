@@ -3,13 +3,13 @@
 import contextlib
 import statistics
 
-from lab.bench.figures import Figure, Measured, at_most, spread
 from lab.bench.processes import yardstick
 from lab.launch import Served, apart
 from lab.measure import closed, known
+from lab.rows import Row, at_most, spread
 
 
-def measure(rounds: int, seconds: float) -> Measured:
+def measure(rounds: int, seconds: float) -> list[Row]:
     """CPU a request on one CPU, the driver on the other; the three servers in turns."""
     with apart() as cpus, contextlib.ExitStack() as stack:
         one = cpus.gateway[:1]
@@ -30,21 +30,18 @@ def measure(rounds: int, seconds: float) -> Measured:
     ratios = [ours / theirs for ours, theirs in zip(cost["gateway"], cost["litestar"], strict=True)]
     rates = [ours / theirs for ours, theirs in zip(rate["gateway"], rate["litestar"], strict=True)]
     ratio = statistics.median(ratios)
-    return Measured(
-        [
-            Figure("CPU of a bare Granian ASGI answer", f"{spread(cost['granian'])} µs"),
-            Figure("CPU of a bare Litestar answer", f"{spread(cost['litestar'])} µs"),
-            Figure("CPU of a hit", f"{spread(cost['gateway'])} µs"),
-            at_most(
-                "CPU of a hit against the bare Litestar handler",
-                spread(ratios, "{:.2f}"),
-                ratio,
-                1.35,
-                "1.35",
-                ratio=True,
-            ),
-            Figure("hits a second on one CPU", spread(rate["gateway"])),
-            Figure("that rate against the bare Litestar handler's", spread(rates, "{:.2f}")),
-        ],
-        {"cpu_us": cost, "per_s": rate, "ratio": ratios},
-    )
+    return [
+        Row("CPU of a bare Granian ASGI answer", f"{spread(cost['granian'])} µs"),
+        Row("CPU of a bare Litestar answer", f"{spread(cost['litestar'])} µs"),
+        Row("CPU of a hit", f"{spread(cost['gateway'])} µs"),
+        at_most(
+            "CPU of a hit against the bare Litestar handler",
+            spread(ratios, "{:.2f}"),
+            ratio,
+            1.35,
+            "1.35",
+            ratio=True,
+        ),
+        Row("hits a second on one CPU", spread(rate["gateway"])),
+        Row("that rate against the bare Litestar handler's", spread(rates, "{:.2f}")),
+    ]

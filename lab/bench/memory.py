@@ -4,10 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab.bench.figures import Figure, Measured, at_most
 from lab.drive import requests
 from lab.launch import MODEL, ROOT, Served
 from lab.measure import closed, known
+from lab.rows import Row, at_most
 
 ENTRIES = 100_000
 IMAGE = "query-gateway:latest"
@@ -26,7 +26,7 @@ print(psutil.Process().memory_info().rss - before)
 """
 
 
-def measure(seconds: float) -> Measured:
+def measure(seconds: float) -> list[Row]:
     with Served() as server:
         rest = server.memory_mb
         closed(server, requests(1), connections=64, seconds=seconds)
@@ -38,7 +38,7 @@ def measure(seconds: float) -> Measured:
     entries = int(out.stdout) / 1e6
     figures = [
         at_most("resident at rest", f"{rest:.0f} MB", rest, 180, "180 MB", ratio=True),
-        Figure(f"resident after {2 * seconds:g} s of load, 64 at a time", f"{loaded:.0f} MB"),
+        Row(f"resident after {2 * seconds:g} s of load, 64 at a time", f"{loaded:.0f} MB"),
         at_most("100,000 entries of L1 add", f"{entries:.1f} MB", entries, 40, "40 MB", ratio=True),
     ]
     installed = sorted((ROOT / ".venv" / "lib").glob("python*/site-packages"))
@@ -50,17 +50,17 @@ def measure(seconds: float) -> Measured:
             )
         )
     figures.append(_image())
-    return Measured(figures, {"rest_mb": rest, "loaded_mb": loaded, "l1_mb": entries})
+    return figures
 
 
-def _image() -> Figure:
+def _image() -> Row:
     """The unpacked image, where `just image` has built one."""
     what = f"image {IMAGE}, unpacked"
     try:
         asked = ["docker", "image", "inspect", "--format", "{{.Size}}", IMAGE]
         size = int(subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout) / 1e6
     except (OSError, subprocess.SubprocessError, ValueError):
-        return Figure(what, "not measured: no container engine here has it (`just image` builds it)")
+        return Row(what, "not measured: no container engine here has it (`just image` builds it)")
     return at_most(what, f"{size:.0f} MB", size, 420, "420 MB", ratio=True)
 
 

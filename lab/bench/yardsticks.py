@@ -2,21 +2,19 @@
 
     python -m lab.bench.yardsticks litestar PORT     a bare Litestar handler on our structs
     python -m lab.bench.yardsticks granian PORT      a bare ASGI app on the same server
-    python -m lab.bench.yardsticks plain PORT        Litestar, and a model run per request on a thread
+    python -m lab.bench.yardsticks fastapi PORT      FastAPI, uvicorn, and a model run per request
     python -m lab.bench.yardsticks alone SECONDS     tokenizers and ONNX Runtime in a loop, no server
     python -m lab.bench.yardsticks floor             import what serving imports, open the model, score once
 
-The model is MODEL_PATH's. Server, event loop and their settings are the gateway's.
+The model is MODEL_PATH's. Server, event loop and their settings are the gateway's, but for FastAPI's.
 """
 
-import asyncio
 import itertools
 import json
 import os
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,30 +66,41 @@ def granian_app() -> Any:
     return app
 
 
-def plain_app() -> Any:
-    """What one would write first: no cache, no batches; a run per request, off the event loop."""
-    from litestar import Litestar, post
+def fastapi_app() -> Any:
+    """What one would write first: no cache, no batches; a run per request, on FastAPI's own threads."""
+    from fastapi import FastAPI
+    from pydantic import BaseModel
 
-    from handler import wire
-    from handler.machine import usable_cpus
     from handler.model import load
     from handler.policy import Policy, decide
     from handler.query import normalise
 
     router = load(Path(os.environ["MODEL_PATH"]))
     policy = Policy.of_routes(router.manifest.tasks, router.manifest.policy)
-    threads = ThreadPoolExecutor(usable_cpus())
+    app = FastAPI(openapi_url=None)
 
-    @post("/v1/query-classify", status_code=200)
-    async def classify(data: wire.ClassifyRequest) -> wire.ClassifyAnswer:
-        query = normalise(data.text or "", router.manifest.limits)
-        (scores,) = await asyncio.get_running_loop().run_in_executor(threads, router.score, [query])
-        decided = decide(scores, policy, 0.7)
-        return wire.ClassifyAnswer(
-            label=decided.label, route=decided.route, task=decided.task, confidence=decided.confidence
-        )
+    class Asked(BaseModel):
+        text: str
 
-    return Litestar([classify], openapi_config=None, logging_config=None)
+    class Answer(BaseModel):
+        label: str
+        route: str
+        task: str
+        confidence: float
+
+    @app.post("/v1/query-classify")
+    def classify(asked: Asked) -> Answer:
+        (scores,) = router.score([normalise(asked.text, router.manifest.limits)])
+        made = decide(scores, policy)
+        return Answer(label=made.label, route=made.route, task=made.task, confidence=made.confidence)
+
+    return app
+
+
+def serve_fastapi(port: int) -> None:
+    import uvicorn
+
+    uvicorn.run(fastapi_app(), host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
 def alone(seconds: float) -> dict[str, float]:
@@ -153,6 +162,7 @@ if __name__ == "__main__":
         print(json.dumps(alone(float(rest[0]))))
     elif kind == "floor":
         floor()
+    elif kind == "fastapi":
+        serve_fastapi(int(rest[0]))
     else:
-        apps = {"litestar": litestar_app, "granian": granian_app, "plain": plain_app}
-        serve(apps[kind](), int(rest[0]))
+        serve(litestar_app() if kind == "litestar" else granian_app(), int(rest[0]))

@@ -1,21 +1,21 @@
 """Break it on purpose: `just chaos`, or `just chaos overload --seconds 10`.
 
-Runs scenarios against real gateways on loopback, prints what it saw against what
-is promised, and writes both into docs/reliability.md. Exit code 1 when a promise
-does not hold.
+Runs scenarios against real gateways on loopback and prints what it saw against what is
+promised; with --write also into docs/reliability.md. Exit code 1 when a promise does
+not hold.
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 
-from lab.chaos import connections, deaths, findings, overload, restarts, small, soak
-from lab.chaos.findings import Finding, Skipped
+from lab.chaos import connections, deaths, overload, restarts, small, soak
 from lab.launch import open_files_max
+from lab.pages import DOCS, Skipped, machine, report
+from lab.rows import Row
 
-Scenario = Callable[[argparse.Namespace], list[Finding]]
-SCENARIOS: dict[str, Scenario] = {
+PAGE = DOCS / "reliability.md"
+SCENARIOS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "refusal": lambda _: overload.refusal(),
     "overload": lambda asked: overload.overload(asked.seconds),
     "connections": lambda _: connections.connections(),
@@ -36,26 +36,21 @@ def main() -> int:
     parser.add_argument(
         "--soak", type=float, default=600.0, help="seconds of mixed load in soak (default 600)"
     )
-    parser.add_argument("--no-write", action="store_true", help="leave docs/reliability.md as it is")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/reliability.md")
     asked = parser.parse_args()
     names = asked.scenario or [name for name in SCENARIOS if name != "soak"]
     if unknown := set(names) - set(SCENARIOS):
-        parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
-    command = " ".join(["just chaos", *sys.argv[1:]])
+        parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
     open_files_max()
     broken = 0
     for name in names:
-        on, began = findings.machine(), time.monotonic()
+        on = machine()
         try:
-            found = SCENARIOS[name](asked)
+            rows = SCENARIOS[name](asked)
         except Skipped as why:
-            found = [Finding("not shown on this machine", str(why))]
-        print(f"\n== {name} ({time.monotonic() - began:.0f} s)", flush=True)
-        for finding in found:
-            print(f"{finding.what}: {finding.seen}  [{finding.wanted}] {finding.verdict}", flush=True)
-        broken += sum(finding.holds is False for finding in found)
-        if not asked.no_write:
-            findings.write(name, command, on, found)
+            rows = [Row("not shown on this machine", str(why))]
+        report(name, rows, on=on, page=PAGE if asked.write else None)
+        broken += sum(row.fails() for row in rows)
     print(f"\n{broken} promises do not hold" if broken else "\nevery promise holds")
     return int(bool(broken))
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from lab.chaos.findings import Finding
 from lab.drive import Driver, Outcome, poisson, request, requests
 from lab.launch import Served
+from lab.rows import Row, holds
 
 IDLE = 2000
 NUISANCES = 200
@@ -20,29 +20,27 @@ SLO_MS = 100.0
 Nuisance = Callable[[int], AbstractAsyncContextManager[None]]
 
 
-def connections() -> list[Finding]:
+def connections() -> list[Row]:
     """A bystander asks 100 new queries a second, alone and beside each kind of nuisance."""
     with Served(patient=False) as served:
         asyncio.run(_bystander(served.port, _alone, 0))
         alone = asyncio.run(_bystander(served.port, _alone, 1))
-        findings = [Finding("nobody else", f"P99 {alone.answered_ms(0.99):.1f} ms")]
+        rows = [Row("nobody else", f"P99 {alone.answered_ms(0.99):.1f} ms")]
         for seed, (name, nuisance) in enumerate(NUISANCE.items(), 2):
             seen = asyncio.run(_bystander(served.port, nuisance, seed))
             unhurt = set(seen.codes) == {200} and not seen.lost and seen.answered_ms(0.99) < SLO_MS
-            findings.append(
-                Finding(
+            rows.append(
+                holds(
                     name,
                     f"{seen.codes[200]} of {seen.offered} answered, P99 {seen.answered_ms(0.99):.1f} ms",
                     "all answered, P99 under 100 ms",
                     unhurt,
                 )
             )
-        findings.append(
-            Finding(
-                "memory and open files afterwards", f"{served.memory_mb:.0f} MB, {served.usage.num_fds()}"
-            )
+        rows.append(
+            Row("memory and open files afterwards", f"{served.memory_mb:.0f} MB, {served.usage.num_fds()}")
         )
-    return findings
+    return rows
 
 
 async def _bystander(port: int, nuisance: Nuisance, seed: int) -> Outcome:

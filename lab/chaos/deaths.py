@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 
-from lab.chaos.findings import Finding
 from lab.launch import Served, eventually
+from lab.rows import Row, holds
 
 
-def deaths() -> list[Finding]:
+def deaths() -> list[Row]:
     return [
         _lane_dies("lane", "a lane's own code raises: it is the batcher that dies"),
         _lane_dies("thread", "a lane's thread is told to exit"),
@@ -24,7 +24,7 @@ def deaths() -> list[Finding]:
     ]
 
 
-def _lane_dies(fault: str, what: str) -> Finding:
+def _lane_dies(fault: str, what: str) -> Row:
     with Served(fault=fault, patient=False) as served:
         began = time.monotonic()
         with contextlib.suppress(httpx.TransportError):
@@ -33,10 +33,10 @@ def _lane_dies(fault: str, what: str) -> Finding:
         took_ms = (time.monotonic() - began) * 1000
         said = [line["event"] for line in served.lines() if line["level"] == "error"]
     seen = f"exit code {code} after {took_ms:.0f} ms, its log says `{', '.join(said)}`"
-    return Finding(what, seen, "exits non-zero, says why", code == 1 and said == ["died"])
+    return holds(what, seen, "exits non-zero, says why", code == 1 and said == ["died"])
 
 
-def _killed() -> Finding:
+def _killed() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         fault = f"gate:{Path(folder) / 'gate'}"
         with Served({"REQUEST_TIMEOUT_MS": "60000"}, fault=fault, patient=False) as served:
@@ -60,10 +60,10 @@ def _killed() -> Finding:
                 answered = follower.ask("is anybody there?").status_code == 200
             back_s = time.monotonic() - began
     seen = f"50 waiting callers know within {slowest_ms:.0f} ms; the next one answers after {back_s:.1f} s"
-    return Finding("kill -9", seen, "nobody waits for nothing", len(ended_at) == 50 and answered)
+    return holds("kill -9", seen, "nobody waits for nothing", len(ended_at) == 50 and answered)
 
 
-def _hangs() -> Finding:
+def _hangs() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         fault = f"gate:{Path(folder) / 'gate'}"
         with Served(fault=fault, patient=False) as served:
@@ -73,10 +73,10 @@ def _hangs() -> Finding:
             eventually(lambda: served.client.get("/health/live").status_code == 503, "liveness falls")
             fell_s = time.monotonic() - asked
     seen = f"its caller is told {code} after {answered_s:.1f} s; liveness falls after {fell_s:.0f} s"
-    return Finding("a model run that never ends", seen, "504 in its time, and not alive", code == 504)
+    return holds("a model run that never ends", seen, "504 in its time, and not alive", code == 504)
 
 
-def _cannot_drain() -> Finding:
+def _cannot_drain() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         fault = f"gate:{Path(folder) / 'gate'}"
         with Served({"REQUEST_TIMEOUT_MS": "60000"}, fault=fault, patient=False) as served:
@@ -90,7 +90,7 @@ def _cannot_drain() -> Finding:
             caller.join()
             said = served.events()[-1]
     seen = f"ends {took_s:.1f} s after SIGTERM with exit code {code}, its log says `{said}`"
-    return Finding("a drain that cannot end", seen, "ends within 10 s", took_s < 10 and code == 1)
+    return holds("a drain that cannot end", seen, "ends within 10 s", took_s < 10 and code == 1)
 
 
 def _ask_and_be_let_down(served: Served) -> None:
@@ -98,12 +98,12 @@ def _ask_and_be_let_down(served: Served) -> None:
         served.ask("hangs for ever")
 
 
-def _poisoned() -> Finding:
+def _poisoned() -> Row:
     with Served({"LANES": "1"}, fault="poison", patient=False) as served:
         texts = [f"neighbour {i}" for i in range(31)] + ["poison"]
         with ThreadPoolExecutor(len(texts)) as callers:
             codes = [answer.status_code for answer in callers.map(served.ask, texts)]
     seen = f"the bad one {codes[-1]}, its neighbours {set(codes[:-1])}"
-    return Finding(
+    return holds(
         "a poisoned batch of 32", seen, "500 for the one, 200 for all others", codes == [200] * 31 + [500]
     )

@@ -8,35 +8,35 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.chaos.findings import Finding
 from lab.drive import Driver, percentile, poisson, requests
 from lab.launch import Served, apart, eventually
 from lab.measure import Rate, capacity, closed, known, median
+from lab.rows import Row, at_least, at_most, holds
 
 SLO_MS = 100.0
 
 
-def refusal() -> list[Finding]:
+def refusal() -> list[Row]:
     """What a refusal costs the gateway, against a hit and an answer from the model."""
     hit, refused = _costs()
     with apart() as cpus, Served(cpus=cpus.gateway[:1]) as served:
         answered = capacity(served)
     return [
-        Finding("CPU of a query that the model answers", f"{answered.cpu_us:.0f} µs"),
-        Finding("CPU of a hit in the in-process cache", f"{hit.cpu_us:.0f} µs"),
-        Finding(
+        Row("CPU of a query that the model answers", f"{answered.cpu_us:.0f} µs"),
+        Row("CPU of a hit in the in-process cache", f"{hit.cpu_us:.0f} µs"),
+        holds(
             "CPU of a refusal (429)", f"{refused.cpu_us:.0f} µs", "under a hit", refused.cpu_us < hit.cpu_us
         ),
-        Finding("refusals a second, nothing else going on", f"{refused.per_s:.0f}"),
+        Row("refusals a second, nothing else going on", f"{refused.per_s:.0f}"),
     ]
 
 
-def overload(seconds: float) -> list[Finding]:
+def overload(seconds: float) -> list[Row]:
     """Floods of unique queries at open arrivals, over what was measured just before and after."""
     return _flooded(1.5, seconds) + _flooded(3.0, seconds)
 
 
-def _flooded(times: float, seconds: float) -> list[Finding]:
+def _flooded(times: float, seconds: float) -> list[Row]:
     # Both CPUs for both, as `just capacity` has it.
     with (
         Served() as unhurried,
@@ -57,8 +57,8 @@ def _flooded(times: float, seconds: float) -> list[Finding]:
     answer_us = (before.cpu_us + before.driver_us + after.cpu_us + after.driver_us) / 2
     possible = per_s_alone
     name = f"{times:g} × capacity"
-    findings = [
-        Finding(
+    rows = [
+        Row(
             f"{name}: capacity before and after, offered",
             f"{before.per_s:.0f} and {after.per_s:.0f}, {seen.offered / seconds:.0f} queries/s for {seconds:g} s",
         )
@@ -67,36 +67,34 @@ def _flooded(times: float, seconds: float) -> list[Finding]:
         # g answers and (offered - g) refusals share the CPU time that `capacity` answers take; what the
         # driver spends on each is in it, since it has no CPU of its own.
         possible = per_s_alone * (answer_us - times * refusal_us) / (answer_us - refusal_us)
-        findings.append(
-            Finding(
+        rows.append(
+            Row(
                 f"{name}: what refusals leave",
                 f"{per_s_alone:.0f} × ({answer_us:.0f} − {times:g} × {refusal_us:.0f}) / "
                 f"({answer_us:.0f} − {refusal_us:.0f}) = {possible:.0f} queries/s",
             )
         )
-    share = seen.goodput / possible
     p50, p99 = seen.answered_ms(0.5), seen.answered_ms(0.99)
     refused_p99 = percentile(sorted(seen.refusals_s), 0.99) * 1000
     clean = seen.lost == 0 and seen.without_retry_after == 0 and seen.codes.keys() <= {200, 429}
     return [
-        *findings,
-        Finding(
-            f"{name}: goodput", f"{seen.goodput:.0f}/s, {share:.0%}", "at least 90% of that", share >= 0.9
+        *rows,
+        at_least(
+            f"{name}: goodput",
+            f"{seen.goodput:.0f}/s",
+            seen.goodput,
+            0.9 * possible,
+            f"{0.9 * possible:.0f}/s (90% of what {'refusals leave' if times > 2 else 'the capacity is'})",
         ),
-        Finding(
-            f"{name}: latency of the accepted, P50 and P99",
-            f"{p50:.0f} and {p99:.0f} ms",
-            "P99 under 100 ms",
-            p99 < SLO_MS,
-        ),
-        Finding(
+        at_most(f"{name}: P99 of the accepted", f"{p99:.0f} ms (P50 {p50:.0f})", p99, SLO_MS, "100 ms"),
+        holds(
             f"{name}: all others",
             f"{seen.codes[429]} refused (P99 {refused_p99:.0f} ms), {seen.others or 'nothing else'}",
             "a 429 with Retry-After",
             clean,
         ),
-        Finding(f"{name}: memory, second third to last", f"{grown:+.1%}", "flat: under 5%", grown < 0.05),
-        Finding(
+        holds(f"{name}: memory, second third to last", f"{grown:+.1%}", "flat: under 5%", grown < 0.05),
+        holds(
             f"{name}: ordinary service again after", f"{recovered_s:.2f} s", "within 1 s", recovered_s < 1.0
         ),
     ]

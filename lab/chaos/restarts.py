@@ -6,16 +6,16 @@ import statistics
 import time
 from collections import Counter
 
-from lab.chaos.findings import Finding
 from lab.drive import Driver, meanwhile, requests
 from lab.launch import Served
+from lab.rows import Row, holds
 
 CALLERS = 64
 LOAD_S = 1.0
 ENDS_WITHIN_S = 10.0  # Cloud Run's own patience
 
 
-def restarts(count: int) -> list[Finding]:
+def restarts(count: int) -> list[Row]:
     """Full load from callers who never retry and go when told to."""
     outcomes: Counter[str] = Counter()
     exits: Counter[int] = Counter()
@@ -39,27 +39,25 @@ def restarts(count: int) -> list[Finding]:
         outcomes += Counter(lost=driver.seen.lost)
     lost = sum(number for outcome, number in outcomes.items() if outcome != "200")
     return [
-        Finding(
+        holds(
             f"{count} SIGTERMs under full load ({CALLERS} callers)",
             ", ".join(f"{number} × {outcome}" for outcome, number in sorted(outcomes.items())),
             "0 lost, all 200",
             lost == 0,
         ),
-        Finding(
+        holds(
             "readiness after SIGTERM",
             f"503 after {statistics.median(unready_ms):.0f} ms (at most {max(unready_ms):.0f})",
             "at once: the first look sees it",
             max(unready_ms) < 1000,
         ),
-        Finding(
+        holds(
             "the process ends after",
             f"{statistics.median(ended_s):.1f} s (at most {max(ended_s):.1f})",
             "within 10 s",
             max(ended_s) < ENDS_WITHIN_S,
         ),
-        Finding(
-            "exit codes", ", ".join(f"{n} × {code}" for code, n in exits.items()), "0", set(exits) == {0}
-        ),
+        holds("exit codes", ", ".join(f"{n} × {code}" for code, n in exits.items()), "0", set(exits) == {0}),
     ]
 
 

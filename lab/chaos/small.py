@@ -9,28 +9,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.chaos.findings import Finding, Skipped
 from lab.drive import Driver, poisson, requests
 from lab.launch import Served
+from lab.pages import Skipped
+from lab.rows import Row, holds
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMORY_BYTES = 512 * 1024 * 1024
 NOBODY = "65534"
 
 
-def small() -> list[Finding]:
-    findings: list[Finding] = []
+def small() -> list[Row]:
+    rows: list[Row] = []
     for scenario in (_one_cpu_and_512_mib, _read_only_as_nobody):
         try:
-            findings += scenario()
+            rows += scenario()
         except Skipped as why:
-            findings.append(
-                Finding((scenario.__doc__ or "").rstrip("."), f"not shown on this machine: {why}")
-            )
-    return findings
+            rows.append(Row((scenario.__doc__ or "").rstrip("."), f"not shown on this machine: {why}"))
+    return rows
 
 
-def _one_cpu_and_512_mib() -> list[Finding]:
+def _one_cpu_and_512_mib() -> list[Row]:
     """One CPU and 512 MiB."""
     with _cgroup() as groups:
         enter = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
@@ -43,19 +42,19 @@ def _one_cpu_and_512_mib() -> list[Finding]:
             code = served.terminate()
     lived = code == 0 and seen.lost == 0 and seen.codes.keys() <= {200, 429}
     return [
-        Finding("1 CPU, 512 MiB (a cgroup): lanes", str(lanes), "1", lanes == 1),
-        Finding(
+        holds("1 CPU, 512 MiB (a cgroup): lanes", str(lanes), "1", lanes == 1),
+        holds(
             "1 CPU, 512 MiB: 10 s of 2,000 new queries/s",
             f"{seen.codes[200]} answered, {seen.codes[429]} refused, {seen.others or 'nothing else'}, "
             f"exit code {code}",
             "nothing else",
             lived,
         ),
-        Finding("1 CPU, 512 MiB: memory afterwards", f"{peak_mb:.0f} MB", "under 512 MiB", peak_mb < 537),
+        holds("1 CPU, 512 MiB: memory afterwards", f"{peak_mb:.0f} MB", "under 512 MiB", peak_mb < 537),
     ]
 
 
-def _read_only_as_nobody() -> list[Finding]:
+def _read_only_as_nobody() -> list[Row]:
     """A read-only root as a user without a home."""
     if os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")):
         raise Skipped("it takes root, unshare and setpriv")
@@ -86,9 +85,7 @@ def _read_only_as_nobody() -> list[Finding]:
         ended = served.terminate()
     seen = f"answers {code} as user {owner}{may_read}, with capabilities {powers[1] if powers else '?'}, ends with {ended}"
     return [
-        Finding(
-            "read-only root, user 65534, no home", seen, "answers, ends with 0", (code, ended) == (200, 0)
-        )
+        holds("read-only root, user 65534, no home", seen, "answers, ends with 0", (code, ended) == (200, 0))
     ]
 
 

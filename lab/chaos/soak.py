@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lab.chaos.findings import Finding
 from lab.drive import Driver, meanwhile, poisson, request
 from lab.launch import Served
+from lab.rows import Row, holds
 from lab.texts import texts
 
 PER_S = 300.0
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
     threads: int
 
 
-def soak(seconds: float) -> list[Finding]:
+def soak(seconds: float) -> list[Row]:
     """Hits, new queries, long ones, bad ones, callers who hang up, and somebody who scrapes."""
     warm_s = min(WARM_S, seconds / 2)
     with Served(patient=False) as served:
@@ -41,21 +41,21 @@ def soak(seconds: float) -> list[Finding]:
     threads = [max(s.threads for s in part) for part in (first, last)]
     answered = ", ".join(f"{number} × {code}" for code, number in sorted(codes.items()))
     return [
-        Finding(
+        holds(
             f"{seconds:g} s of mixed load, {PER_S:g} requests/s",
             answered,
             "no 5xx",
             not any(c[0] == "5" for c in codes),
         ),
-        Finding(
+        holds(
             f"memory after the first {warm_s:g} s",
             f"{_mean([s.memory_mb for s in first]):.1f} → {_mean([s.memory_mb for s in last]):.1f} MB, {grown:+.2%}",
             "grows under 3%",
             grown < 0.03,
         ),
-        Finding("open files, at most", f"{files[0]} → {files[1]}", "flat", files[1] <= files[0] + 10),
-        Finding("threads, at most", f"{threads[0]} → {threads[1]}", "flat", threads[1] <= threads[0]),
-        Finding("bugs in the log", str(len(errors)), "0", not errors),
+        holds("open files, at most", f"{files[0]} → {files[1]}", "flat", files[1] <= files[0] + 10),
+        holds("threads, at most", f"{threads[0]} → {threads[1]}", "flat", threads[1] <= threads[0]),
+        holds("bugs in the log", str(len(errors)), "0", not errors),
     ]
 
 

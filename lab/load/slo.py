@@ -9,7 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from lab import drive
 from lab.metrics import Metrics
+from lab.rows import Row
 
 HIT_P99_MS = 10.0
 P99_MS = 100.0
@@ -55,29 +57,14 @@ class Samples(list[Sample]):
         return cls(Sample(*row) for row in json.loads(path.read_text(encoding="utf-8"))["samples"])
 
 
-class Line(NamedTuple):
-    """One line of the verdict. `holds` is None where nothing is promised, or nothing was measured."""
-
-    what: str
-    client: str
-    server: str
-    wanted: str
-    holds: bool | None
-
-    @property
-    def verdict(self) -> str:
-        return {True: "pass", False: "MISS", None: ""}[self.holds]
-
-
 def percentile(values: Collection[float], fraction: float) -> float | None:
     """The nearest-rank percentile; None of nothing."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)] if ordered else None
+    return drive.percentile(sorted(values), fraction) if values else None
 
 
 def judge(
     samples: Samples, server: Metrics | None = None, *, tolerance: float = 1.0, refuses: bool = False
-) -> list[Line]:
+) -> list[Row]:
     """Every promise, and whether the users saw it kept.
 
     server     what the gateway counted meanwhile; it is shown beside, and decides nothing
@@ -110,29 +97,43 @@ def judge(
             P99_MS,
             tolerance,
         ),
-        Line(
+        _share_of(
             "availability",
-            f"{1 - failed:.3%}" if len(samples) else "none",
+            f"{1 - failed:.3%}",
             _percent(1 - failed_there if (failed_there := of_queries(code="5..")) is not None else None, 3),
             f"≥ {1 - FAILED * tolerance:.1%}",
-            failed <= FAILED * tolerance if len(samples) else None,
+            failed / (FAILED * tolerance),
+            samples,
         ),
-        Line(
+        _share_of(
             "errors",
-            f"{errors:.3%}" if len(samples) else "none",
+            f"{errors:.3%}",
             _percent(of_queries(status="error", code="[^4]..|4(?!29).."), 3),
             f"< {FAILED * tolerance:.1%}",
-            errors < FAILED * tolerance if len(samples) else None,
+            _under(errors, FAILED * tolerance),
+            samples,
         ),
-        Line(
+        _share_of(
             "refused (429)",
-            f"{refused:.2%}" if len(samples) else "none",
+            f"{refused:.2%}",
             _percent(of_queries(code="429"), 2),
             "" if refuses else f"< {REFUSED * tolerance:.0%}",
-            None if refuses or not len(samples) else refused < REFUSED * tolerance,
+            None if refuses else _under(refused, REFUSED * tolerance),
+            samples,
         ),
-        Line("cache hit rate", _percent(hit_rate, 1), _percent(_share(hits, hits + misses), 1), "", None),
+        Row("cache hit rate", _percent(hit_rate, 1), also=_percent(_share(hits, hits + misses), 1)),
     ]
+
+
+def _share_of(what: str, seen: str, also: str, wanted: str, off: float | None, samples: Samples) -> Row:
+    if not samples:
+        return Row(what, "none", wanted, also=also)
+    return Row(what, seen, wanted, off, also=also)
+
+
+def _under(value: float, limit: float) -> float:
+    """The value over a limit that it must not reach."""
+    return value / limit if value < limit else max(value / limit, math.nextafter(1, 2))
 
 
 def curve(samples: Samples, seconds: float, slices: int = 10) -> list[tuple[float, Samples]]:
@@ -141,17 +142,10 @@ def curve(samples: Samples, seconds: float, slices: int = 10) -> list[tuple[floa
     return [(n * step_s, samples.between(n * step_s, (n + 1) * step_s)) for n in range(slices)]
 
 
-def _latency(
-    what: str, client: float | None, server: float | None, limit_ms: float, tolerance: float
-) -> Line:
+def _latency(what: str, client: float | None, server: float | None, limit_ms: float, tolerance: float) -> Row:
     limit_ms *= tolerance
-    return Line(
-        what,
-        milliseconds(client),
-        milliseconds(server),
-        f"< {limit_ms:g} ms",
-        client < limit_ms if client is not None else None,
-    )
+    off = None if client is None else _under(client, limit_ms)
+    return Row(what, milliseconds(client), f"< {limit_ms:g} ms", off, also=milliseconds(server))
 
 
 def milliseconds(value: float | None) -> str:

@@ -6,16 +6,17 @@ from typing import NamedTuple
 
 from lab.load.run import Outcome
 from lab.load.shapes import SHAPES, offered
-from lab.load.slo import LATE_MS, Line, curve, milliseconds, percentile
+from lab.load.slo import LATE_MS, curve, milliseconds, percentile
+from lab.rows import Row, aligned
 
 MEMORY_FROM = 8  # looks, for memory to be told as a course
 
 
-def verdict(outcome: Outcome, lines: Sequence[Line]) -> str:
+def verdict(outcome: Outcome, lines: Sequence[Row]) -> str:
     """The promises, and below them what helps to read them."""
     samples = outcome.samples
     rows = [("", "users saw", "gateway says", "promised", "")]
-    rows += [(line.what, line.client, line.server, line.wanted, line.verdict) for line in lines]
+    rows += [(line.what, line.seen, line.also, line.wanted, line.verdict.replace("*", "")) for line in lines]
     text = [*aligned(rows)]
     late_ms = percentile([s.late_ms for s in samples], 0.99) or 0.0
     due = offered(outcome.asked.shape, outcome.asked.rate, outcome.asked.seconds)
@@ -112,14 +113,6 @@ def compared(before: str, after: str, found: Sequence[Figure]) -> str:
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
         rows.append((figure.what, told[0], told[1], ratio, spread))
     return "\n".join(aligned(rows))
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def heading(shape: str, where: str) -> str:

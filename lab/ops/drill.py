@@ -374,7 +374,6 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tools", type=Path, help="where Debian's packages were unpacked, if not installed")
-    parser.add_argument("--draw", type=Path, help="folder for pictures of the dashboards")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="drill-") as made:
         drill = Drill(Path(made), options.tools)
@@ -383,9 +382,8 @@ def main() -> int:
             drill.play()
             minutes = (time.monotonic() - started) / 60
             print(f"drill: {len(drill.lines)} alerts fired and ended in {minutes:.1f} min")
-            picture = ["--draw", str(options.draw)] if options.draw else []
             return subprocess.run(
-                [sys.executable, "-m", "lab.ops.dashboards", "--prometheus", drill.url("prometheus"), "--minutes", f"{minutes:.1f}", *picture],
+                [sys.executable, "-m", "lab.ops.dashboards", "--prometheus", drill.url("prometheus"), "--minutes", f"{minutes:.1f}"],
                 cwd=ROOT,
                 check=False,
             ).returncode  # fmt: skip

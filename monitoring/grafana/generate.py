@@ -1,9 +1,10 @@
-"""Write the dashboards: `just dashboards`. With --check, say whether they are as written.
+"""Grafana's dashboards. `just dashboards` says whether their files are as written here, `--write` writes them.
 
 Each panel is one line below: title, unit, queries, meaning. Made with Grafana's own
 SDK, so that the JSON is Grafana's; the files beside this one are what Grafana reads.
 """
 
+import argparse
 import itertools
 import sys
 from dataclasses import dataclass
@@ -249,14 +250,21 @@ def page(name: str) -> str:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="just dashboards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write them; otherwise exit code 1 for a stale one"
+    )
+    write = parser.parse_args().write
     stale = 0
-    FOLDER.mkdir(exist_ok=True)
     for name in DASHBOARDS:
         file, text = FOLDER / f"{name}.json", page(name)
-        if "--check" not in sys.argv:
+        if write:
+            FOLDER.mkdir(exist_ok=True)
             file.write_text(text)
         elif not file.exists() or file.read_text() != text:
-            print(f"{file.name} is not what generate.py writes: just dashboards")
+            print(f"{file.name} is not what generate.py writes: just dashboards --write")
             stale = 1
     return stale
 

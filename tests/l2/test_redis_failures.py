@@ -2,8 +2,8 @@
 
 Each row of `FAILURES` says how; `test_no_query_notices` is the one test. What must
 hold for each: every query is answered, every answer is the uncached gateway's, a
-look-up costs the budget at most, and L2 serves again by itself. RELIABILITY_DOC=1
-makes the run write its figures into docs/reliability.md.
+look-up costs the budget at most, and L2 serves again by itself. With
+--write the run puts its figures into docs/reliability.md.
 """
 
 import asyncio
@@ -18,8 +18,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab import pages
 from lab.drive import Driver, meanwhile, steady
 from lab.launch import Served, eventually, free_port
+from lab.pages import DOCS
 from lab.redis_server import RedisServer
 from lab.slow_proxy import SlowProxy
 from tests.l2.certificates import certificates, unavailable
@@ -32,8 +34,7 @@ NOISE_MS = 60.0
 BROKEN_S = 1.5
 RECOVERY_MAX_S = 15.0
 
-DOC = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- l2:begin -->", "<!-- l2:end -->"
+PAGE = DOCS / "reliability.md"
 
 
 class World:
@@ -335,12 +336,12 @@ async def world(start_redis: Callable[..., RedisServer], tmp_path: Path) -> Asyn
 
 
 @pytest.fixture(scope="module")
-def figures() -> Iterator[list[Figures]]:
+def figures(request: pytest.FixtureRequest) -> Iterator[list[Figures]]:
     """Collects every row's figures, and writes them down when asked."""
     rows: list[Figures] = []
     yield rows
-    if os.environ.get("RELIABILITY_DOC") == "1":
-        write_down(rows)
+    if request.config.getoption("--write"):
+        pages.put("l2", table(rows), PAGE)
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
@@ -422,13 +423,9 @@ def p99(values: list[float]) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else 0.0
 
 
-def write_down(rows: list[Figures]) -> None:
-    """Replace our section of docs/reliability.md, and nothing else in it."""
+def table(rows: list[Figures]) -> str:
     lines = [
-        BEGIN,
-        "## When Redis fails",
-        "",
-        f"Written by `RELIABILITY_DOC=1 pytest tests/l2/test_redis_failures.py`: {QUERIES_PER_S:g} queries a "
+        f"Written by `just test tests/l2/test_redis_failures.py --write`: {QUERIES_PER_S:g} queries a "
         f"second at one gateway without L1, a fifth of them new, `CACHE_L2_TIMEOUT_MS={BUDGET_MS:g}`, Redis "
         f"broken for about {BROKEN_S:g} s. *Wrong* is any answer that is not, byte for byte, the uncached "
         "gateway's. *Look-up* is what asking Redis cost a query (99th percentile, from `server-timing`) before "
@@ -444,9 +441,4 @@ def write_down(rows: list[Figures]) -> None:
         f"{row.hits_while_broken} | {row.again_after_s:.1f} |"
         for row in rows
     ]
-    section = "\n".join([*lines, END])
-    page = DOC.read_text() if DOC.exists() else f"# Reliability\n\n{BEGIN}\n{END}\n"
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOC.parent.mkdir(exist_ok=True)
-    DOC.write_text(before + section + (after or "\n"))
+    return "\n".join(lines)

@@ -1,56 +1,63 @@
-"""What `just bench` says of its figures, and where it writes them."""
+"""Where the benches and the chaos write, and what they are measured against."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from handler.model import load
 from handler.query import normalise
-from lab.bench import pages, reference
-from lab.bench.__main__ import Bench
-from lab.bench.figures import Figure, at_least, at_most, spread
-from lab.chaos import findings
+from lab import pages
+from lab.bench import __main__ as bench
+from lab.bench import reference
+from lab.chaos import __main__ as chaos
+from lab.rows import Row
 
 
 @pytest.mark.parametrize(
-    ("figure", "full", "short"),
-    [
-        (at_most("a latency", "", 2.1, 2.0, ""), True, False),
-        (at_most("a latency far off", "", 9.0, 2.0, ""), True, False),
-        (at_most("a ratio", "", 1.3, 1.35, "", ratio=True), False, False),
-        (at_most("a ratio a little off", "", 1.4, 1.35, "", ratio=True), True, False),
-        (at_most("a ratio off by more than double", "", 2.8, 1.35, "", ratio=True), True, True),
-        (at_most("a ratio that is no number", "", float("nan"), 1.35, "", ratio=True), True, True),
-        (at_least("a rate", "", 1500, 1420, ""), False, False),
-        (at_least("a rate of nothing", "", 0, 1420, ""), True, False),
-        (Figure("told", "and nothing promised"), False, False),
-    ],
-    ids=lambda value: value.what if isinstance(value, Figure) else str(value),
+    ("page", "names"),
+    [(bench.PAGE, bench.MEASURES), (chaos.PAGE, chaos.SCENARIOS)],
+    ids=["bench", "chaos"],
 )
-def test_a_figure_fails_a_run_when_it_is_over_its_limit(figure: Figure, full: bool, short: bool) -> None:
-    assert (figure.fails(short=False), figure.fails(short=True)) == (full, short)
+def test_every_measure_has_its_place_on_its_page(page: Path, names: dict[str, object]) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    assert [n for n in names if f"<!-- {n}:begin -->\n" not in text or f"<!-- {n}:end -->" not in text] == []
 
 
-def test_a_spread_is_a_median_between_its_ends() -> None:
-    assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
+def test_unasked_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bench.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setitem(bench.MEASURES, "hits", lambda short: [Row("a figure", "seen")])
+    monkeypatch.setattr("sys.argv", ["bench", "hits"])
+
+    assert bench.main() == 0
+    assert bench.PAGE.read_text(encoding="utf-8") == before
 
 
-def test_every_measure_has_its_place_on_the_page() -> None:
-    page = pages.PAGE.read_text(encoding="utf-8")
+def test_what_is_asked_for_is_written_with_its_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- hits:begin -->\nold\n<!-- hits:end -->\nafter\n")
+    monkeypatch.setattr(bench, "PAGE", page)
+    monkeypatch.setitem(bench.MEASURES, "hits", lambda short: [Row("a figure", "seen")])
+    monkeypatch.setattr("sys.argv", ["/lab/bench/__main__.py", "hits", "--write"])
 
-    for name in Bench(short=True).measures:
-        assert f"<!-- {name}:begin -->\n" in page
-        assert f"<!-- {name}:end -->\n" in page
-        assert name not in pages.DRAWN or f"(pictures/performance-{name}.svg)" in page
+    bench.main()
+
+    assert "| a figure | seen |  |  |\n\nWritten by `just bench hits --write` on 2" in page.read_text()
+    assert "old" not in page.read_text()
+    assert page.read_text().endswith("<!-- hits:end -->\nafter\n")
 
 
-def test_the_page_holds_the_machine_that_its_numbers_come_from() -> None:
-    page = pages.PAGE.read_text(encoding="utf-8")
+def test_a_short_measure_is_not_written_down(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "--short", "--write"])
 
-    for name, measured in json.loads(pages.NUMBERS.read_text()).items():
-        _, _, section = page.partition(f"<!-- {name}:begin -->")
-        assert measured["machine"] in section.partition("<!--")[0]
+    with pytest.raises(SystemExit):
+        bench.main()
+
+    assert "too little" in capsys.readouterr().err
 
 
 def test_a_page_without_a_place_for_a_measure_is_left_alone(tmp_path: Path) -> None:
@@ -58,7 +65,7 @@ def test_a_page_without_a_place_for_a_measure_is_left_alone(tmp_path: Path) -> N
     page.write_text("<!-- hits:begin -->\n")
 
     with pytest.raises(SystemExit, match="must hold"):
-        findings.put("hits", "figures", page)
+        pages.put("hits", "figures", page)
 
     assert page.read_text() == "<!-- hits:begin -->\n"
 

@@ -161,7 +161,7 @@ def test_the_verdict_names_what_was_missed() -> None:
 
     text = verdict(seen, judge(seen.samples, seen.server))
 
-    (missed,) = (line for line in text.splitlines() if "MISS" in line)
+    (missed,) = (line for line in text.splitlines() if "missed" in line)
     assert "cache hits, P99" in missed
     assert "30.0 ms" in missed
     assert "2.00 ms of CPU per query" in text

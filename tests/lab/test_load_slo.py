@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.load.slo import Line, Sample, Samples, curve, judge, percentile
+from lab.load.slo import Sample, Samples, curve, judge, percentile
 from lab.metrics import Metrics
+from lab.rows import Row
 
 
 def seen(
@@ -116,13 +117,13 @@ def test_what_the_gateway_says_decides_nothing() -> None:
     lines = judge(seen(100, cache="l1"), slow_there)
 
     assert line(lines, "cache hits, P99").holds
-    assert line(lines, "cache hits, P99").server == "10.0 ms"
+    assert line(lines, "cache hits, P99").also == "10.0 ms"
 
 
 def test_the_gateways_own_share_of_errors_leaves_out_refusals() -> None:
     metrics = Metrics.read([exposition()])
 
-    told = {line.what: line.server for line in judge(seen(1), metrics)}
+    told = {line.what: line.also for line in judge(seen(1), metrics)}
 
     assert told["availability"] == "99.000%"  # one 503 of a hundred
     assert told["errors"] == "2.000%"  # and one 400
@@ -179,7 +180,7 @@ def test_samples_come_back_as_they_were_saved(tmp_path: Path) -> None:
     assert Samples.load(tmp_path / "samples.json") == samples
 
 
-def line(lines: list[Line], what: str) -> Line:
+def line(lines: list[Row], what: str) -> Row:
     return next(line for line in lines if line.what == what)
 
 

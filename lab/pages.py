@@ -1,0 +1,51 @@
+"""Figures on the terminal and, where it is asked for, between two markers of a page in docs/."""
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab.launch import ROOT
+from lab.rows import Row, markdown
+
+DOCS = ROOT / "docs"
+
+
+class Skipped(Exception):
+    """This machine cannot show it; the message says why."""
+
+
+def machine() -> str:
+    """What it is measured on, and how busy that is before."""
+    try:
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        model = None
+    cpus = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    return f"{cpus} CPUs ({model[1] if model else platform.machine()}), load average {load:.1f} before it"
+
+
+def report(name: str, rows: Sequence[Row], *, on: str, page: Path | None = None) -> None:
+    """Print rows and, if there is a page to write, put them there with the command that was typed."""
+    print(f"\n== {name}: {on}")
+    for row in rows:
+        limit = f"  [{row.wanted}] {row.verdict.replace('*', '')}" if row.wanted else ""
+        print(f"{row.what}: {row.seen}{limit}", flush=True)
+    if page:
+        today = datetime.now(UTC).date().isoformat()
+        command = " ".join(["just", Path(sys.argv[0]).parent.name, *sys.argv[1:]])
+        put(name, "\n".join([*markdown(rows), "", f"Written by `{command}` on {today}: {on}."]), page)
+
+
+def put(name: str, text: str, page: Path) -> None:
+    """Replace what stands between a name's two markers on a page, and nothing else."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{page.name} must hold {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
