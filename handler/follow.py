@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from handler.aside import OneAtATime, TookTooLong
 from handler.log import Log
 
 # The contract says 10 s; a look is a few system calls.
 LOOK_S = 1.0
 # What could not be read is tried again though its files look as they did: a right or a mount may have come back.
 RETRY_S = 10.0
+# A volume that has not answered by then hangs. A model is read, hashed and proven on its golden queries.
+LOOK_WITHIN_S, LOAD_WITHIN_S = 5.0, 60.0
 # Of a folder, so many files count; a model has three.
 FILES_MAX = 64
 
@@ -86,11 +89,16 @@ class Follower:
         items: Iterable[Followed],
         log: Log,
         *,
-        in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None,
     ) -> None:
+        """
+        in_thread  makes a blocking call; None: each item's on a thread of its own, which is left behind
+                   when it hangs, so that what stands on a hanging volume keeps nothing else from changing
+        """
         self.items = list(items)
         self._log = log
         self._in_thread = in_thread
+        self._calls = {item.setting: OneAtATime(f"follow {item.setting}") for item in self.items}
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -115,43 +123,61 @@ class Follower:
 
     async def look(self, *, nudged: bool = False) -> None:
         """Take up whatever has changed. Raises nothing for what is on disk."""
-        seen = await self._in_thread(lambda: [item.look() for item in self.items])
-        now = asyncio.get_running_loop().time()
-        news = False
-        for item, print_ in zip(self.items, seen, strict=True):
-            refused = item.trouble is not None and (nudged or now >= item.retry_at)
-            if print_ != item.taken or refused:
-                item.taken = print_  # what changes while it is read is seen at the next look
-                news |= await self._take(item)
+        news = await asyncio.gather(*(self._look_at(item, nudged) for item in self.items))
         # A model and the policy that fits it may come at once: what fitted nothing before may fit now.
-        for item in self.items if news else ():
+        for item in self.items if any(news) else ():
             if item.trouble is not None:
                 await self._take(item)
+
+    async def _look_at(self, item: Followed, nudged: bool) -> bool:
+        """Whether something new is in force."""
+        try:
+            print_ = await self._aside(item, item.look, LOOK_WITHIN_S)
+        except TookTooLong as exc:
+            self._refuse(item, exc)
+            return False
+        now = asyncio.get_running_loop().time()
+        refused = item.trouble is not None and (nudged or now >= item.retry_at)
+        if print_ == item.taken and not refused:
+            return False
+        item.taken = print_  # what changes while it is read is seen at the next look
+        return await self._take(item)
 
     async def _take(self, item: Followed) -> bool:
         """Whether it is in force now."""
         try:
-            facts = item.place(await self._in_thread(item.load))
+            facts = item.place(await self._aside(item, item.load, LOAD_WITHIN_S))
         except Exception as exc:  # whatever a file does to its reader, the gateway goes on with the old one
-            known = isinstance(exc, item.refuses)
-            why = _reason(exc) if known else f"{type(exc).__name__} while it was read"
-            if why != item.trouble:  # once per reason, not at every look
-                self._log.error(
-                    f"{item.what}_not_loaded",
-                    error_type="SettingsError" if known else "InternalError",
-                    error=None if known else exc,
-                    setting=item.setting,
-                    message=f"{why}; what was loaded before stays in force",
-                )
-            item.trouble = why
-            item.retry_at = asyncio.get_running_loop().time() + RETRY_S
+            self._refuse(item, exc)
             return False
         item.trouble = None
         self._log.info(f"{item.what}_loaded", setting=item.setting, **facts)
         return True
 
+    async def _aside(self, item: Followed, call: Callable[[], Any], within_s: float) -> Any:
+        if self._in_thread is not None:
+            return await self._in_thread(call)
+        return await self._calls[item.setting].call(call, within_s)
+
+    def _refuse(self, item: Followed, exc: Exception) -> None:
+        """Leave in force what is, and say why."""
+        known = isinstance(exc, (*item.refuses, TookTooLong))
+        why = _reason(exc) if known else f"{type(exc).__name__} while it was read"
+        if why != item.trouble:  # once per reason, not at every look
+            self._log.error(
+                f"{item.what}_not_loaded",
+                error_type="SettingsError" if known else "InternalError",
+                error=None if known else exc,
+                setting=item.setting,
+                message=f"{why}; what was loaded before stays in force",
+            )
+        item.trouble = why
+        item.retry_at = asyncio.get_running_loop().time() + RETRY_S
+
 
 def _reason(refused: Exception) -> str:
+    if isinstance(refused, TookTooLong):
+        return "the volume that it stands on does not answer"
     if isinstance(refused, OSError) and refused.filename:
         return f"{refused.filename} cannot be read ({refused.strerror})"
     return str(refused)

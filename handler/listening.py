@@ -46,8 +46,10 @@ def resolve(host: str, port: int) -> Address:
     return min(usable, key=lambda each: each[0] != socket.AF_INET)
 
 
-def bind(host: str, port: int, backlog: int = 128) -> socket.socket:
+def bind(host: str, port: int, *, backlog: int = 128, stalled_s: float = 0.0) -> socket.socket:
     """A socket that holds the address for this process alone. Raises `CannotListen`.
+
+    stalled_s  a connection that takes none of what we send for so long is given up; 0: never
 
     Not shared by SO_REUSEPORT: a second gateway on the same port must be told so, and not
     take half of the first one's queries.
@@ -57,6 +59,8 @@ def bind(host: str, port: int, backlog: int = 128) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Connections inherit it: a reader that stalls, or is gone without a word, is not waited for for ever.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stalled_s * 1000))
         bound.bind(address)
         # Between binding and listening another one with SO_REUSEADDR could bind too.
         bound.listen(backlog)

@@ -22,6 +22,8 @@ Headers = list[tuple[bytes, bytes]]
 # Of a body that is refused so much is read and thrown away: a client that sends all before it
 # reads would otherwise meet a closed connection, and never the reason.
 DISCARD_MAX_BYTES = 1024 * 1024 * 1024
+# A refusal waits for the rest of a body that comes slowly; another answer only for what is on its way.
+GAP_S = 0.05
 
 
 def conform(
@@ -39,7 +41,7 @@ def conform(
                   on sending to it
     refuse_hosts  answers a request with more than one `host` line, which a proxy before us may have
                   read another way
-    discard_s     what reading a body may take, wanted or not, from the request's head on
+    discard_s     what reading a body may take that the answer did not need, from the request's head on
     busy          holds the peers of requests that are being answered
     """
 
@@ -56,8 +58,8 @@ def conform(
 
         async def closing_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                if body is not None and message["status"] >= 400 and not _waits_for_us(headers):
-                    await body.discard()
+                if body is not None and not body.ended and _is_whole(message):
+                    await body.discard(GAP_S if message["status"] < 400 else discard_s)
                 if extra:
                     message["headers"] = [*message["headers"], *extra]
                 if closing():
@@ -87,32 +89,35 @@ def conform(
 class _Body:
     """A request's body on its way to the application, and to nobody once it is refused."""
 
-    __slots__ = ("_discard_until", "_ended", "_headers", "_read", "_receive")
+    __slots__ = ("_discard_until", "_headers", "_read", "_receive", "ended")
 
     def __init__(self, receive: Receive, headers: Headers, discard_s: float) -> None:
+        self.ended = False
         self._receive = receive
         self._headers = headers
         self._discard_until = asyncio.get_running_loop().time() + discard_s
-        self._ended = False
         self._read = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] != "http.request" or not message.get("more_body"):
-            self._ended = True
+            self.ended = True
         else:
             self._read += len(message["body"])
         return message
 
-    async def discard(self) -> None:
-        """Read on to the end, as far as the bounds allow."""
+    async def discard(self, gap_s: float) -> None:
+        """Read on to the end, as far as the bounds allow, or until nothing has come for `gap_s` seconds."""
         length = _value(self._headers, b"content-length")
         declared = int(length) if length.isdigit() and len(length) < 20 else None
-        if self._ended or (declared is not None and not self._read < declared <= DISCARD_MAX_BYTES):
+        if declared is not None and not self._read < declared <= DISCARD_MAX_BYTES:
             return
+        if _value(self._headers, b"expect").lower() == b"100-continue":
+            return  # its sender waits for us to ask for it
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(self._discard_until):
-                while not self._ended and self._read < (declared or DISCARD_MAX_BYTES):
+            while not self.ended and self._read < (declared or DISCARD_MAX_BYTES):
+                async with asyncio.timeout_at(min(self._discard_until, loop.time() + gap_s)):
                     await self.receive()
         except TimeoutError:
             pass
@@ -122,9 +127,9 @@ def _value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
     return next((value for found, value in headers if found == name), b"")
 
 
-def _waits_for_us(headers: Headers) -> bool:
-    """Whether the client sends no body before we ask for it."""
-    return _value(headers, b"expect").lower() == b"100-continue"
+def _is_whole(start: Message) -> bool:
+    """Whether an answer needs no more of the request; one that is streamed may read while it is sent."""
+    return start["status"] >= 400 or any(name == b"content-length" for name, _ in start["headers"])
 
 
 def _is_preflight(method: str, headers: Headers) -> bool:

@@ -237,7 +237,9 @@ class Signals:
         late.daemon = True
         late.start()
         # Should a thread never let go of the interpreter, this ends the process from outside of it, with 1.
-        faulthandler.dump_traceback_later(FORCED_END_S, exit=True, file=sys.__stderr__ or sys.stderr)
+        # Its report of all threads would go to a stream whose reader may be what hangs.
+        self._nowhere = open(os.devnull, "w")  # noqa: SIM115 -- until the end
+        faulthandler.dump_traceback_later(FORCED_END_S, exit=True, file=self._nowhere)
 
     def _end_now(self, process: Process, event: str, code: int) -> None:
         self._log.error(event, active=process.parts.telemetry.active)
@@ -274,7 +276,9 @@ def _serve(settings: Settings, log: Log, signals: Signals) -> int:
     if files.shortage:
         log.warning("few_open_files", connections_max=files.connections, message=files.shortage)
     try:
-        bound = listening.bind(settings.host, settings.port, BACKLOG)
+        bound = listening.bind(
+            settings.host, settings.port, backlog=BACKLOG, stalled_s=settings.keep_alive_sec
+        )
     except listening.CannotListen as exc:
         log.error("cannot_listen", error_type="SettingsError", message=str(exc))
         return 1 if exc.taken else 2

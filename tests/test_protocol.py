@@ -35,13 +35,21 @@ class Exchange:
         self.sent.append(message)
 
     async def through(
-        self, status: int = 200, *, reads: int = 0, closing: bool = False, **settings: Any
+        self,
+        status: int = 200,
+        *,
+        reads: int = 0,
+        closing: bool = False,
+        length: bool = False,
+        **settings: Any,
     ) -> None:
+        own = [(b"x-own", b"1"), (b"content-length", b"1")] if length else [(b"x-own", b"1")]
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             self.seen.append(scope)
             for _ in range(reads):
                 await receive()
-            await send({"type": "http.response.start", "status": status, "headers": [(b"x-own", b"1")]})
+            await send({"type": "http.response.start", "status": status, "headers": own})
             await send({"type": "http.response.body", "body": b"b", "more_body": False})
 
         async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +125,15 @@ async def test_a_refused_body_is_read_to_its_end_before_its_sender_is_told() -> 
     assert asked.read_when_answered == 5000
 
 
-async def test_a_body_that_is_wanted_is_left_to_the_application() -> None:
+async def test_a_whole_answer_waits_for_the_end_of_a_body_that_it_did_not_need() -> None:
+    asked = Exchange(chunks=(b"a" * 1000,) * 5)
+
+    await asked.through(200, reads=1, length=True)
+
+    assert asked.read_when_answered == 5000
+
+
+async def test_an_answer_that_is_streamed_leaves_the_body_to_the_application() -> None:
     asked = Exchange(chunks=(b"a" * 1000,) * 5)
 
     await asked.through(200, reads=1)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -504,3 +504,37 @@ def ignores_hangups(pid: int) -> bool:
     )
     bit = 1 << (signal.SIGHUP - 1)
     return bool((int(fields["SigIgn"], 16) | int(fields["SigBlk"], 16)) & bit)
+
+
+# Files on a volume that hangs keep nothing else from changing
+
+
+def test_while_the_policys_volume_hangs_keys_are_followed_all_the_same(tmp_path: Path) -> None:
+    policy, keys = tmp_path / "policy.toml", tmp_path / "keys"
+    policy.write_text("[need]\n")
+    keys.write_text(hashlib.sha256(b"old").hexdigest())
+    with Served({"POLICY_FILE": str(policy), "API_KEYS_FILE": str(keys)}) as served:
+        policy.unlink()
+        os.mkfifo(policy)  # whoever reads it waits for ever
+        keys.write_text(hashlib.sha256(b"new").hexdigest())
+
+        eventually(lambda: served.ask("q", **{"x-api-key": "new"}).status_code == 200, "the new key opens")
+        assert served.terminate() == 0
+
+
+def test_a_reader_who_stalls_is_given_up(tmp_path: Path) -> None:
+    line = b'{"text":"%b"}\n' % (b"word " * 10)
+    with Served({"KEEP_ALIVE_SEC": "1"}) as served, socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.settimeout(0.2)
+        caller.connect(("127.0.0.1", served.port))
+        caller.sendall(
+            b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n"
+            b"transfer-encoding: chunked\r\n\r\n" % CLASSIFY.encode()
+        )
+        block = b"%x\r\n%b\r\n" % (len(line) * 100, line * 100)
+        with suppress(OSError):
+            for _ in range(1000):  # never reads an answer, until nothing more is taken
+                caller.sendall(block)
+
+        eventually(lambda: served.metric("query_gateway_active_requests") == 0, "nobody waits for it")
