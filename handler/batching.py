@@ -1,10 +1,10 @@
 """Micro-batching: queries that wait anyway share one model run.
 
-`Plan` decides what leaves and when, and never looks at a clock; `Batcher` owns
-the clock, the lanes and the futures. Read `Plan` first.
+`Plan` decides who may wait, what leaves and when, and never looks at a clock;
+`Batcher` owns the clock, the lanes and the futures. Read `Plan` first.
 
-Work-conserving: an idle lane takes what is there at once. Queries gather only
-while every lane is busy, unless gathering was asked for.
+Work-conserving: an idle lane takes what is there at once, and nobody is held
+back for company.
 """
 
 import asyncio
@@ -29,14 +29,26 @@ if TYPE_CHECKING:  # the runtime is imported on a thread of its own, while the s
 
 DropReason = Literal["deadline", "caller_gone"]
 
-# How much of the lanes' own time the measured drain rate looks back on.
-DRAIN_MEMORY_S = 0.5
-# A burst may pass the bound on waiting for as long as `BURST_S`; a flood goes on, and is cut.
-# What counts as one flood: no longer a pause than `CALM_S` between two looks over the bound.
-BURST_S = 0.05
-CALM_S = 0.25
-# How much of the event loop's last lateness is still expected after one more model run.
-LAG_KEPT = 0.8
+# How much of the lanes' own time the measured throughput looks back on.
+THROUGHPUT_MEMORY_S = 0.5
+# What a lane is taken to do, in tokens a second, before anything was measured; what was measured
+# counts for more as soon as lanes have worked for longer than `GUESS_S`.
+LANE_TOKENS_PER_S = 10_000
+GUESS_S = 0.02
+# A burst may pass `queue_min` for as long as `BURST_S` after the queue was last short, which is under
+# half of it; a queue that never gets short again is a flood.
+BURST_S = 0.02
+# Runs differ, and neighbours come and go: a query is let in when so many times its expected wait fits
+# into its time.
+DEADLINE_MARGIN = 1.25
+# Tokens in a run of bulk queries, which is how long a single query may find every lane taken by them:
+# `BULK_TOKENS_BESIDE` while single queries came within `SINGLES_SEEN_S`.
+BULK_TOKENS_MAX = 128
+BULK_TOKENS_BESIDE = 40
+SINGLES_SEEN_S = 0.1
+# While single queries never end, a bulk query that has waited so long leaves after so many of their runs.
+BULK_PATIENCE_S = 0.1
+BULK_AFTER_RUNS = 7
 # Nobody is sent away for longer, whatever the arithmetic says of a lane that hangs.
 RETRY_AFTER_MAX_S = 30
 
@@ -56,6 +68,8 @@ class Ticket(msgspec.Struct, eq=False):
     deadline  loop time, in seconds, after which nobody wants the answer; a later
               caller of the same query may move it back
     wanted    whether anybody still waits
+    bulk      one of many that were sent together: single queries go before it
+    caller    names who asks, of whom none may take the queue from the others; empty: unknown
     """
 
     query: Normalised
@@ -63,6 +77,8 @@ class Ticket(msgspec.Struct, eq=False):
     tokens: int
     deadline: float
     wanted: bool = True
+    bulk: bool = False
+    caller: bytes = b""
     arrived: float = 0.0
     done: asyncio.Future[Scored] | None = None
 
@@ -86,35 +102,101 @@ class Ticket(msgspec.Struct, eq=False):
             self.done.set_exception(error)
 
 
-class Drain:
-    """How fast the lanes work off queries, in estimated tokens a second."""
+class Throughput:
+    """How fast the lanes work off queries, in estimated tokens a second.
 
-    def __init__(self) -> None:
-        self._tokens = 0.0
-        self._seconds = 0.0
+    guess  what holds until something was measured
+    """
+
+    def __init__(self, guess: float) -> None:
+        self._tokens = guess * GUESS_S
+        self._seconds = GUESS_S
 
     def ran(self, tokens: int, lanes_s: float) -> None:
         """Note a run: its tokens, and its share of the time of all lanes together."""
-        keep = math.exp(-lanes_s / DRAIN_MEMORY_S)
+        keep = math.exp(-lanes_s / THROUGHPUT_MEMORY_S)
         self._tokens = self._tokens * keep + tokens
         self._seconds = self._seconds * keep + lanes_s
 
     def seconds_for(self, tokens: int) -> float:
-        """How long so much work takes; 0 while nothing was measured."""
-        return tokens * self._seconds / self._tokens if self._tokens else 0.0
+        """How long so much work takes."""
+        return tokens * self._seconds / self._tokens
+
+
+class Line:
+    """Queries that wait: callers take turns, and each one's oldest query leaves first."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, deque[Ticket]] = {}  # by caller; no entry is empty
+        self._turns: deque[bytes] = deque()
+        self._count = 0
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def head(self) -> Ticket:
+        """The query that leaves next."""
+        return self._of[self._turns[0]][0]
+
+    @property
+    def callers(self) -> int:
+        """How many callers have a query here."""
+        return len(self._of)
+
+    def held_by(self, caller: bytes) -> int:
+        return len(self._of.get(caller, ()))
+
+    def append(self, ticket: Ticket) -> None:
+        if ticket.caller not in self._of:
+            self._of[ticket.caller] = deque()
+            self._turns.append(ticket.caller)
+        self._of[ticket.caller].append(ticket)
+        self._count += 1
+        self.tokens += ticket.tokens
+
+    def popleft(self) -> Ticket:
+        caller = self._turns.popleft()
+        queries = self._of[caller]
+        ticket = queries.popleft()
+        if queries:
+            self._turns.append(caller)
+        else:
+            del self._of[caller]
+        self._count -= 1
+        self.tokens -= ticket.tokens
+        return ticket
+
+    def remove_dead(self, now: float) -> list[tuple[Ticket, DropReason]]:
+        """Take out all that nobody wants any more, wherever it stands."""
+        everyone = [self.popleft() for _ in range(len(self))]
+        dead = []
+        for ticket in everyone:
+            if reason := ticket.dead(now):
+                dead.append((ticket, reason))
+            else:
+                self.append(ticket)
+        return dead
 
 
 class Plan:
-    """The queue, its bounds, and what the next batch is.
+    """The queue, who may wait in it, and what the next run is.
 
-    size_max         queries in a batch
-    tokens_max       estimated tokens in a batch
-    queue_max        queries that may wait
-    queue_tokens_max estimated tokens that may wait, so that a thousand pages are
-                     not taken for a thousand sentences
-    gather_s         how long the oldest may be held back for company; 0 never
-    wait_max_s       how long a newcomer may be expected to wait for its answer, by
-                     the measured drain rate, in anything longer than a burst; 0 no bound
+    size_max    queries in a run
+    tokens_max  estimated tokens in a run; one query always fits
+    queue_min   queries that may always wait, however long they are
+    queue_max   queries that may wait in a burst; where it is the smaller of the two, it holds
+    lanes       runs at once, for a guess at the throughput before it was measured
+    wait_max_s  how long a query is given at most, for `fullness` alone
+
+    The law (docs/decisions/0011): a query may wait while fewer than `queue_min` do.
+    Past that only a burst may, or a caller who holds less than its share of the
+    queue. Either way it is refused when the measured throughput says that its own
+    deadline would pass.
+
+    Bulk queries wait in a line of their own, behind every single one. They are few:
+    whoever sends them queues only so many of a request at a time.
     """
 
     def __init__(
@@ -122,127 +204,160 @@ class Plan:
         *,
         size_max: int,
         tokens_max: int,
+        queue_min: int,
         queue_max: int,
-        queue_tokens_max: int,
-        gather_s: float = 0.0,
-        wait_max_s: float = 0.0,
+        lanes: int = 1,
+        wait_max_s: float = 1.0,
     ) -> None:
         self.size_max = size_max
         self.tokens_max = tokens_max
+        self.queue_min = min(queue_min, queue_max)
         self.queue_max = queue_max
-        self.queue_tokens_max = queue_tokens_max
-        self.gather_s = gather_s
         self.wait_max_s = wait_max_s
-        self._queue: deque[Ticket] = deque()
-        self._tokens = 0
+        # All lanes together hold a quarter of what may wait, so that the queue is what a query waits for.
+        self._run_max = max(2, self.queue_min // (4 * lanes))
+        self._single = Line()
+        self._bulk = Line()
         self._running = 0
-        self._drain = Drain()
-        self._lag_s = 0.0
-        self._flood_began = self._flood_seen = -math.inf
+        self._throughput = Throughput(guess=lanes * LANE_TOKENS_PER_S)
+        self._short_at = -math.inf  # when fewer than half of `queue_min` waited last
+        self._single_at = -math.inf  # when a single query came last
+        self._runs_since_bulk = 0
+        self._removed: list[tuple[Ticket, DropReason]] = []
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._single) + len(self._bulk) + len(self._removed)
+
+    @property
+    def waiting(self) -> int:
+        """Single queries that wait for a lane."""
+        return len(self._single)
 
     @property
     def tokens(self) -> int:
-        return self._tokens
+        """Estimated tokens of all that waits for a lane, bulk included."""
+        return self._single.tokens + self._bulk.tokens
 
     @property
     def expected_s(self) -> float:
-        """How long all that waits or runs will take, by the measured drain rate."""
-        return self._drain.seconds_for(self._tokens + self._running)
-
-    def answer_s(self, tokens: int = 0) -> float:
-        """How long a newcomer of so many tokens must expect to wait, from asking to being answered.
-
-        The event loop's lateness counts twice: before the newcomer was looked at, and
-        once more when its answer is there.
-        """
-        return self._drain.seconds_for(self._tokens + self._running + tokens) + 2 * self._lag_s
+        """How long all that waits or runs will take, by the measured throughput."""
+        return self._throughput.seconds_for(self.tokens + self._running)
 
     @property
     def fullness(self) -> float:
-        """How near the queue is to refusing: 1 is full, by the nearest of its bounds."""
-        bounds = [len(self._queue) / self.queue_max, self._tokens / self.queue_tokens_max]
-        if self._queue and self.wait_max_s:
-            bounds.append(self.answer_s() / self.wait_max_s)
-        return max(bounds)
-
-    def _require_room(self, tokens: int, now: float) -> None:
-        """Raise `Overloaded` when a query of so many tokens would be one too many."""
-        # One query is always let in, however long: otherwise none of its kind ever would be.
-        if self._queue and (
-            len(self._queue) >= self.queue_max
-            or self._tokens + tokens > self.queue_tokens_max
-            or self._flooded(tokens, now)
-        ):
-            after_s = min(max(1, math.ceil(self.expected_s)), RETRY_AFTER_MAX_S)
-            raise Overloaded(
-                "the gateway has more queries waiting than it can answer in time; Retry-After says when "
-                "those will be done",
-                headers=(("retry-after", str(after_s)),),
-            )
-
-    def _flooded(self, tokens: int, now: float) -> bool:
-        """Whether a newcomer would wait too long, and has done so for longer than a burst."""
-        if not self.wait_max_s or self.answer_s(tokens) <= self.wait_max_s:
-            return False
-        if now - self._flood_seen > CALM_S:
-            self._flood_began = now
-        self._flood_seen = now
-        return now - self._flood_began > BURST_S
+        """How near the queue is to refusing a single query that is no part of a burst: 1 is full."""
+        ahead_s = self._throughput.seconds_for(self._single.tokens + self._running)
+        by_time = DEADLINE_MARGIN * ahead_s / self.wait_max_s if len(self._single) else 0.0
+        return min(1.0, max(len(self._single) / self.queue_min, by_time))
 
     def add(self, ticket: Ticket, now: float) -> None:
         """Queue a query. Full: raises `Overloaded`, never blocks."""
-        self._require_room(ticket.tokens, now)
+        line = self._bulk if ticket.bulk else self._single
+        if not self._has_room(line, ticket, now):
+            self._removed += line.remove_dead(now)
+            if not self._has_room(line, ticket, now):
+                raise self._refusal("more queries waiting than it can answer soon")
+        if not self._in_time(ticket, now):
+            raise self._refusal("too much to do to answer this query in its time")
         ticket.arrived = now
-        self._queue.append(ticket)
-        self._tokens += ticket.tokens
+        line.append(ticket)
+        if not ticket.bulk:
+            self._single_at = now
 
-    def hold_until(self, now: float, *, dense: bool) -> float:
-        """When the queue's head may leave: `now`, or later if company is worth waiting for.
+    def _has_room(self, line: Line, ticket: Ticket, now: float) -> bool:
+        """Whether one more may wait."""
+        if len(self._single) < self.queue_min / 2:
+            self._short_at = now
+        if line is self._bulk:
+            # Who queues bulk bounds it; this bounds how many such requests there are at once.
+            return len(line) < self.queue_max and self._shares(line, ticket.caller, self.queue_max)
+        if len(line) < self.queue_min:
+            return True
+        if len(line) >= self.queue_max:
+            return False
+        if now - self._short_at <= BURST_S:
+            return self._shares(line, ticket.caller, self.queue_max)
+        others = line.callers > bool(line.held_by(ticket.caller))
+        return others and self._shares(line, ticket.caller, self.queue_min)
 
-        dense  other queries are being worked on: the gateway is not idle
+    def _shares(self, line: Line, caller: bytes, places: int) -> bool:
+        """Whether a caller holds less of so many places than is its share while others wait: half at most."""
+        held = line.held_by(caller)
+        callers = line.callers + (not held)
+        return callers == 1 or held < places / callers
+
+    def _in_time(self, ticket: Ticket, now: float) -> bool:
+        """Whether a query may expect its answer before its deadline. Where nothing waits or runs, always."""
+        ahead = self._single.tokens + self._running + (self._bulk.tokens if ticket.bulk else 0)
+        if not ahead:
+            return True
+        return now + DEADLINE_MARGIN * self._throughput.seconds_for(ahead + ticket.tokens) <= ticket.deadline
+
+    def _refusal(self, why: str) -> Overloaded:
+        after_s = min(max(1, math.ceil(self.expected_s)), RETRY_AFTER_MAX_S)
+        return Overloaded(
+            f"the gateway has {why}; Retry-After says when what waits now will be done",
+            headers=(("retry-after", str(after_s)),),
+        )
+
+    def take(self, now: float, lanes_free: int = 1) -> tuple[list[Ticket], list[tuple[Ticket, DropReason]]]:
+        """Remove the next run's queries, oldest first, and whatever died before them.
+
+        lanes_free  lanes that could run now, this one included: what waits is shared out among them
+
+        `ran` must be told when the run is done.
         """
-        if not self.gather_s or not dense or not self._queue or len(self._queue) >= self.size_max:
-            return now
-        return max(now, self._queue[0].arrived + self.gather_s)
-
-    def take(self, now: float) -> tuple[list[Ticket], list[tuple[Ticket, DropReason]]]:
-        """Remove the next batch, oldest first, and whatever died before it.
-
-        `ran` must be told when the batch is done.
-        """
+        dropped, self._removed = self._removed, []
         batch: list[Ticket] = []
-        dropped: list[tuple[Ticket, DropReason]] = []
+        # A line may hold dead queries alone; then the other has its turn.
+        for line in (self._next_line(now), self._single, self._bulk):
+            if not batch:
+                batch = self._take_from(line, now, lanes_free, dropped)
+        if batch:
+            self._running += sum(ticket.tokens for ticket in batch)
+            self._runs_since_bulk = 0 if batch[0].bulk else self._runs_since_bulk + 1
+        return batch, dropped
+
+    def _next_line(self, now: float) -> Line:
+        """Single queries go first, but bulk ones have a run now and then though single ones never end."""
+        patient = (
+            len(self._bulk)
+            and self._runs_since_bulk >= BULK_AFTER_RUNS
+            and now - self._bulk.head.arrived > BULK_PATIENCE_S
+        )
+        return self._bulk if patient or not len(self._single) else self._single
+
+    def _take_from(
+        self, line: Line, now: float, lanes_free: int, dropped: list[tuple[Ticket, DropReason]]
+    ) -> list[Ticket]:
+        size_max = min(self.size_max, self._run_max, math.ceil(len(line) / max(1, lanes_free)))
+        tokens_max = self.tokens_max
+        if line is self._bulk:
+            beside = now - self._single_at < SINGLES_SEEN_S
+            tokens_max = min(tokens_max, BULK_TOKENS_BESIDE if beside else BULK_TOKENS_MAX)
+        batch: list[Ticket] = []
         tokens = 0
-        while self._queue and len(batch) < self.size_max:
-            ticket = self._queue[0]
+        while len(line) and len(batch) < size_max:
+            ticket = line.head
             reason = ticket.dead(now)
             if reason is None:
                 tokens += ticket.tokens
                 # No run mixes two models: what was keyed for one is scored by that one.
-                if batch and (tokens > self.tokens_max or ticket.scorer is not batch[0].scorer):
+                if batch and (tokens > tokens_max or ticket.scorer is not batch[0].scorer):
                     break
-            self._queue.popleft()
-            self._tokens -= ticket.tokens
-            if reason is None:
-                batch.append(ticket)
-                self._running += ticket.tokens
+                batch.append(line.popleft())
             else:
-                dropped.append((ticket, reason))
-        return batch, dropped
+                dropped.append((line.popleft(), reason))
+        return batch
 
-    def ran(self, batch: list[Ticket], lanes_s: float, lag_s: float = 0.0) -> None:
-        """A batch is done.
+    def ran(self, batch: list[Ticket], lanes_s: float) -> None:
+        """A run is done.
 
         lanes_s  its share of the time of all lanes together
-        lag_s    how late the event loop was to hear of it
         """
         tokens = sum(ticket.tokens for ticket in batch)
         self._running -= tokens
-        self._drain.ran(tokens, lanes_s)
-        self._lag_s = max(lag_s, LAG_KEPT * self._lag_s)
+        self._throughput.ran(tokens, lanes_s)
 
 
 class Batcher:
@@ -303,7 +418,7 @@ class Batcher:
         return BatcherStatistics(
             running=self.alive,
             lanes=self.lanes,
-            queue_depth=len(self.plan),
+            queue_depth=self.plan.waiting,
             queue_tokens=self.plan.tokens,
             fullness=self.plan.fullness,
             size_max=self.plan.size_max,
@@ -315,26 +430,19 @@ class Batcher:
         lane = self._running
         self._running += 1
         loop = asyncio.get_running_loop()
-        just_ran = False
         try:
             while True:
                 if not len(self.plan):
-                    just_ran = False
-                    await self._pause(None)
+                    await self._pause()
                     continue
-                hold = self.plan.hold_until(loop.time(), dense=just_ran or bool(self._busy_since))
-                if hold > loop.time():
-                    await self._pause(hold)
-                    continue
-                batch, dropped = self.plan.take(loop.time())
+                batch, dropped = self.plan.take(loop.time(), self.lanes - len(self._busy_since))
                 for ticket, reason in dropped:
                     self._telemetry.dropped(reason)
                     ticket.fail(DeadlineExceeded("the query's time was over before a lane was free"))
                 if batch:
                     left = loop.time()
-                    lag_s = await self._run(lane, batch)
-                    self.plan.ran(batch, (loop.time() - left) / self.lanes, lag_s)
-                    just_ran = True
+                    await self._run(lane, batch)
+                    self.plan.ran(batch, (loop.time() - left) / self.lanes)
         finally:
             self._running -= 1
 
@@ -343,32 +451,25 @@ class Batcher:
             if _rouse(self._idle.popleft()):
                 return
 
-    async def _pause(self, until: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        sleeper: asyncio.Future[None] = loop.create_future()
+    async def _pause(self) -> None:
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle.append(sleeper)
-        timer = loop.call_at(until, _rouse, sleeper) if until else None
-        try:
-            await sleeper
-        finally:
-            if timer:
-                timer.cancel()
+        await sleeper
 
-    async def _run(self, lane: int, batch: list[Ticket]) -> float:
-        """Run a batch and answer its queries. Returns how late the event loop heard of its end, in seconds."""
+    async def _run(self, lane: int, batch: list[Ticket]) -> None:
+        """Run a batch and answer its queries."""
         loop = asyncio.get_running_loop()
         left = self._busy_since[lane] = loop.time()
         try:
-            run, ended = await loop.run_in_executor(self._executor, self._timed, batch)
+            run = await loop.run_in_executor(self._executor, self._timed, batch)
         except Exception as exc:
             await self._isolate(lane, batch, exc)
-            return 0.0
+            return
         except (SystemExit, KeyboardInterrupt) as end:
             # It would end the event loop as if that had been asked for, with exit code 0.
             raise RuntimeError("a model run wanted to end the process") from end
         finally:
             self._busy_since.pop(lane, None)
-        lag_s = time.perf_counter() - ended
         self.batches += 1
         self.answered += len(batch)
         waits_s = [left - ticket.arrived for ticket in batch]
@@ -376,12 +477,10 @@ class Batcher:
         for ticket, scores, queue_s in zip(batch, run.scores, waits_s, strict=True):
             stages = (("queue", queue_s), ("tokenize", run.tokenize_s), ("infer", run.infer_s))
             ticket.resolve(Scored(scores, "miss", stages))
-        return lag_s
 
-    def _timed(self, batch: list[Ticket]) -> "tuple[Run, float]":
-        """On the lane's thread: a model run, and when it ended."""
-        run = batch[0].scorer.run([ticket.query for ticket in batch])
-        return run, time.perf_counter()
+    def _timed(self, batch: list[Ticket]) -> "Run":
+        """On the lane's thread: a model run."""
+        return batch[0].scorer.run([ticket.query for ticket in batch])
 
     async def _isolate(self, lane: int, batch: list[Ticket], error: Exception) -> None:
         """A batch raised: run each of its queries alone, so that only the bad one fails."""

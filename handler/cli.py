@@ -11,7 +11,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from handler import __version__
-from handler.settings import Settings, SettingsError, from_env, misspelled, table
+from handler.settings import Settings, SettingsError, from_env, misspelled, retired, table
 
 if TYPE_CHECKING:
     from handler.model import Router
@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNUSABLE
     for seen, likely in misspelled(os.environ):
         print(f"query-gateway: warning: {seen} is not a setting; did you mean {likely}?", file=sys.stderr)
+    for seen, instead in retired(os.environ):
+        print(
+            f"query-gateway: warning: {seen} is no longer a setting; in its place: {instead}", file=sys.stderr
+        )
     if arguments.command == "serve":
         from handler.server import serve
 

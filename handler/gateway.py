@@ -20,8 +20,9 @@ from handler.flights import Flights
 from handler.l2 import L2
 from handler.model_holder import ModelHolder, Serving
 from handler.policy import Decision, decide
-from handler.query import Normalised, estimate_tokens, normalise
+from handler.query import estimate_tokens, normalise
 from handler.query import key as cache_key
+from handler.refusals import Refusals
 from handler.scored import CacheLevel, Scored, Stages, shares
 from handler.telemetry import Telemetry
 
@@ -65,6 +66,7 @@ class Gateway:
         model: ModelHolder,
         l1: L1,
         batcher: Batcher,
+        refusals: Refusals,
         telemetry: Telemetry,
         l2: L2 | None = None,
     ) -> None:
@@ -72,6 +74,7 @@ class Gateway:
         self.l1 = l1
         self.l2 = l2
         self.batcher = batcher
+        self.refusals = refusals
         self.telemetry = telemetry
         self.flights: Flights[Scored] = Flights()
 
@@ -102,7 +105,16 @@ class Gateway:
         key = cache_key(query, serving.router.digest)
         scored = self._recall(key, started)
         if scored is None:
-            scored = await self._share_a_run(key, query, serving.router, started, timeout_s, caller_left)
+            deadline = asyncio.get_running_loop().time() + timeout_s
+            ticket = Ticket(
+                query=query,
+                scorer=serving.router,
+                tokens=estimate_tokens(query, serving.router.manifest.limits),
+                deadline=deadline,
+                bulk=bulk,
+                caller=caller,
+            )
+            scored = await self._share_a_run(key, ticket, serving.router, started, caller_left)
         return self._answer(scored, serving, threshold)
 
     def _recall(self, key: bytes, started: float) -> Scored | None:
@@ -116,24 +128,23 @@ class Gateway:
     async def _share_a_run(
         self,
         key: bytes,
-        query: Normalised,
+        ticket: Ticket,
         router: "Router",
         started: float,
-        timeout_s: float,
         caller_left: Callable[[], Awaitable[None]] | None,
     ) -> Scored:
-        """Wait for what one run brings to all who ask the same thing meanwhile."""
+        """Wait for what one run brings to all who ask the same thing meanwhile.
+
+        ticket  what is queued, unless a run of the same key is under way
+        """
         looked_up = time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + timeout_s
 
         def start() -> tuple[Ticket, Coroutine[Any, Any, Scored]]:
-            tokens = estimate_tokens(query, router.manifest.limits)
-            ticket = Ticket(query=query, scorer=router, tokens=tokens, deadline=deadline)
             return ticket, self._run(key, ticket, router)
 
         scored: Scored | None = None
         try:
-            scored = await self.flights.join(key, deadline, start, caller_left)
+            scored = await self.flights.join(key, ticket.deadline, start, caller_left)
         finally:
             # Once per query, joiners and failures too: hit rates are about queries, not runs.
             if scored is not None and scored.cache == "l2":

@@ -42,6 +42,14 @@ class Default(float):
     """A default that can be told from the same number given by an operator."""
 
 
+# Settings of earlier editions: what took their place.
+RETIRED = {
+    "BATCH_GATHER": "nothing: queries are never held back for company",
+    "QUEUE_MAX_TOKENS": "QUEUE_MIN and each query's own deadline, which a long text uses up sooner",
+    "QUEUE_MAX_WAIT_MS": "QUEUE_MIN: so many queries may wait, whatever the expected time",
+}
+
+
 class SettingsError(Exception):
     """A value that cannot be read. The message names the setting and what it accepts."""
 
@@ -62,12 +70,11 @@ class Settings(msgspec.Struct, frozen=True):
     batch_max_size: Annotated[Count, _doc("Most queries in one model run.")] = 32
     batch_max_tokens: Annotated[Count, _doc("Most tokens in one batch; one query always fits.")] = 1024
     batch_max_wait_ms: Annotated[
-        Millis, _doc("Bound on a gather (see BATCH_GATHER); 0 means never. An idle gateway never waits.")
+        Millis,
+        _doc(
+            "Does nothing: no query is held back for company, which does not pay. Any value means the same."
+        ),
     ] = 10
-    batch_gather: Annotated[
-        bool,
-        _doc("1 lets a free lane wait for company while other lanes are busy, up to BATCH_MAX_WAIT_MS."),
-    ] = False
     lanes: Annotated[Size, _doc("Model runs at once; 0 means one per CPU that the process may use.")] = 0
     cache_l1_size: Annotated[Size, _doc("Entries in the in-process cache; 0 turns it off.")] = 10_000
     cache_l1_ttl_sec: Annotated[Seconds, _doc("Life of an entry in the in-process cache.")] = 300
@@ -146,17 +153,20 @@ class Settings(msgspec.Struct, frozen=True):
             "always is on.",
         ),
     ] = "all"
-    queue_max: Annotated[Count, _doc("Queries that may wait for a lane; more are told 429.")] = 1024
-    queue_max_tokens: Annotated[
-        Count, _doc("Estimated tokens that may wait for a lane; more are told 429.")
-    ] = 65_536
-    queue_max_wait_ms: Annotated[
-        Millis,
+    queue_min: Annotated[
+        Count,
         _doc(
-            "Expected time to an answer, by the measured rate, past which a query is told 429 unless it is "
-            "part of a short burst; 0 means no such bound."
+            "Queries that may always wait for a lane, however long they are, unless the measured rate says that "
+            "a query's own time will not do."
         ),
-    ] = 45
+    ] = 64
+    queue_max: Annotated[
+        Count,
+        _doc(
+            "Queries that may wait in a short burst; more are told 429. Also how many of those are told late. "
+            "Where it is under QUEUE_MIN, it is the bound."
+        ),
+    ] = 1024
     drain_linger_ms: Annotated[
         float,
         Meta(
@@ -316,8 +326,15 @@ def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [
         (name, close[0])
         for name in environ
-        if name not in known and (close := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.82))
+        if name not in known
+        and name not in RETIRED
+        and (close := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.82))
     ]
+
+
+def retired(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Settings of earlier editions that are still set, each with what took its place."""
+    return [(name, instead) for name, instead in RETIRED.items() if environ.get(name, "").strip()]
 
 
 def _plain(field: str, value: str) -> str:

@@ -21,7 +21,7 @@ class BatcherStatistics(msgspec.Struct, frozen=True):
     """The queue and the lanes.
 
     running       every lane runs and none hangs in a model run
-    queue_depth   queries that wait for a lane
+    queue_depth   single queries that wait for a lane; bulk ones are bounded by their requests
     queue_tokens  estimated tokens that wait for a lane
     fullness      how near the queue is to refusing: 1 is full
     average_size  queries in a model run, on average since the start

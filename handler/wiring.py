@@ -24,6 +24,7 @@ from handler.log import Log
 from handler.machine import usable_cpus
 from handler.model_holder import ModelHolder
 from handler.policy_file import PolicyError, PolicyFile
+from handler.refusals import Refusals
 from handler.settings import Settings, SettingsError
 from handler.telemetry import Telemetry
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 KEYS_READ_S = 5.0
 # No model run takes this long: a lane that does hangs, and the process is not alive.
 STALL_S = 10.0
+# Refusals a second and CPU, where callers ask again at once: about a twentieth of what one can do.
+REFUSALS_PER_S = 600
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -74,10 +77,10 @@ def assemble(settings: Settings, log: Log) -> Parts:
         Plan(
             size_max=settings.batch_max_size,
             tokens_max=settings.batch_max_tokens,
+            queue_min=settings.queue_min,
             queue_max=settings.queue_max,
-            queue_tokens_max=settings.queue_max_tokens,
-            gather_s=settings.batch_max_wait_ms / 1000 if settings.batch_gather else 0.0,
-            wait_max_s=settings.queue_max_wait_ms / 1000,
+            lanes=lanes,
+            wait_max_s=settings.request_timeout_ms / 1000,
         ),
         lanes=lanes,
         executor=ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="lane"),
@@ -89,6 +92,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
         model=model,
         l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
         batcher=batcher,
+        refusals=Refusals(held_max=settings.queue_max, per_s=REFUSALS_PER_S * lanes),
         telemetry=telemetry,
         l2=open_l2(settings, telemetry, log) if settings.redis_url else None,
     )

@@ -27,7 +27,7 @@ def plant(fault: str) -> None:
     kept: list[bytes] = []
     sound_init = L1.__init__
 
-    def timed(self: Batcher, batch: list[Ticket]) -> tuple[Run, float]:
+    def timed(self: Batcher, batch: list[Ticket]) -> Run:
         texts = [ticket.query.text for ticket in batch]
         while kind == "gate" and not Path(argument).exists():
             time.sleep(0.02)  # on the lane's thread: this is the fault
@@ -39,10 +39,10 @@ def plant(fault: str) -> None:
             kept.extend(bytes(1_000_000) for _ in texts)
         return sound_timed(self, batch)
 
-    async def run(self: Batcher, lane: int, batch: list[Ticket]) -> float:
+    async def run(self: Batcher, lane: int, batch: list[Ticket]) -> None:
         if kind == "lane" and any("fatal" in ticket.query.text for ticket in batch):
             raise RuntimeError("a bug in the lane")
-        return await sound_run(self, lane, batch)
+        await sound_run(self, lane, batch)
 
     def filled(self: L1, **options: Any) -> None:
         sound_init(self, **options)

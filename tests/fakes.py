@@ -15,6 +15,7 @@ from handler.model import Manifest, Run
 from handler.model_holder import ModelHolder
 from handler.policy import Scores
 from handler.query import Limits, Normalised
+from handler.refusals import Refusals
 from handler.telemetry import Telemetry
 
 TASKS = ["summarization", "creative_writing"]
@@ -100,7 +101,7 @@ class House:
         if loaded:
             self.model.place(self.router)  # type: ignore[arg-type]
         self.batcher = Batcher(
-            Plan(size_max=size_max, tokens_max=100_000, queue_max=queue_max, queue_tokens_max=1_000_000),
+            Plan(size_max=size_max, tokens_max=100_000, queue_min=queue_max, queue_max=queue_max),
             lanes=lanes,
             executor=VirtualExecutor(run_s),
             stall_s=10.0,
@@ -112,6 +113,7 @@ class House:
             model=self.model,
             l1=L1(size_max=l1_size, ttl_s=l1_ttl_s, now=loop.time),
             batcher=self.batcher,
+            refusals=Refusals(held_max=queue_max, per_s=600),
             telemetry=self.telemetry,
         )
         self._lanes: list[asyncio.Task[None]] = []

@@ -9,7 +9,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handler import settings
-from handler.settings import Settings, SettingsError, accepted, from_env, misspelled, names, table
+from handler.settings import (
+    RETIRED,
+    Settings,
+    SettingsError,
+    accepted,
+    from_env,
+    misspelled,
+    names,
+    retired,
+    table,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/settings.md"
@@ -27,12 +37,11 @@ NUMBERS = {
     "MAX_BODY_BYTES": "a whole number, at least 1",
     "REQUEST_TIMEOUT_MS": "a number, over 0",
     "QUEUE_MAX": "a whole number, at least 1",
-    "QUEUE_MAX_TOKENS": "a whole number, at least 1",
-    "QUEUE_MAX_WAIT_MS": "a number, at least 0",
+    "QUEUE_MIN": "a whole number, at least 1",
     "READ_TIMEOUT_MS": "a number, at least 1",
     "DRAIN_LINGER_MS": "a number, at least 0",
 }
-SWITCHES = ("BATCH_GATHER", "LOG_REQUESTS", "PAGE", "SCHEMA_ENABLED")
+SWITCHES = ("LOG_REQUESTS", "PAGE", "SCHEMA_ENABLED")
 BAD_VALUES = [
     *[
         (name, seen, takes)
@@ -271,3 +280,19 @@ def test_the_defaults_shown_are_read_back_as_the_defaults() -> None:
     }
 
     assert from_env(environ) == Settings()
+
+
+@pytest.mark.parametrize("name", sorted(RETIRED))
+def test_a_retired_setting_is_told_with_what_took_its_place(name: str) -> None:
+    told = retired({name: "1", "PORT": "8080"})
+
+    assert told == [(name, RETIRED[name])]
+
+
+@pytest.mark.parametrize("name", sorted(RETIRED))
+def test_a_retired_setting_is_not_called_a_misspelling(name: str) -> None:
+    assert misspelled({name: "1"}) == []
+
+
+def test_an_empty_retired_setting_is_none() -> None:
+    assert retired({"BATCH_GATHER": ""}) == []

@@ -382,6 +382,8 @@ async def _one(
         )
     except (Overloaded, DeadlineExceeded) as error:
         if not endpoint.degrade:
+            if isinstance(error, Overloaded):
+                await service.gateway.refusals.hold(timeout_s)
             raise
         return service.without_model(endpoint.wire, reason_of(error))
 

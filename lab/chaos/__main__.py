@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from lab.chaos import connections, deaths, overload, restarts, small, soak
+from lab.chaos import connections, crowd, deaths, overload, restarts, small, soak
 from lab.launch import open_files_max
 from lab.pages import DOCS, Skipped, machine, report
 from lab.rows import Row
@@ -18,6 +18,7 @@ PAGE = DOCS / "reliability.md"
 SCENARIOS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "refusal": lambda _: overload.refusal(),
     "overload": lambda asked: overload.overload(asked.seconds),
+    "crowd": lambda asked: crowd.crowd(asked.seconds),
     "connections": lambda _: connections.connections(),
     "restarts": lambda asked: restarts.restarts(asked.restarts),
     "deaths": lambda _: deaths.deaths(),

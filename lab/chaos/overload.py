@@ -49,7 +49,7 @@ def _flooded(times: float, seconds: float) -> list[Row]:
             driver.open(requests(1), poisson(per_s / 3, seed=1), seconds=2.0)  # warm
             with served.sampled_memory() as memory_mb:
                 seen = driver.open(requests(2), poisson(per_s, seed=2), seconds=seconds)
-        recovered_s = seen.drained_s + _ordinary_again_s(served)
+        recovered_s = _ordinary_again_s(served)
         after = capacity(unhurried, seed=2)
     third = max(1, len(memory_mb) // 3)  # the first one fills the in-process cache
     grown = statistics.mean(memory_mb[-third:]) / statistics.mean(memory_mb[third : 2 * third]) - 1
@@ -95,7 +95,10 @@ def _flooded(times: float, seconds: float) -> list[Row]:
         ),
         holds(f"{name}: memory, second third to last", f"{grown:+.1%}", "flat: under 5%", grown < 0.05),
         holds(
-            f"{name}: ordinary service again after", f"{recovered_s:.2f} s", "within 1 s", recovered_s < 1.0
+            f"{name}: ordinary service again, after the last answer",
+            f"{recovered_s:.2f} s",
+            "within 1 s",
+            recovered_s < 1.0,
         ),
     ]
 

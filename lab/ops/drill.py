@@ -306,7 +306,7 @@ class Drill:
             )
             # One lane and one long query at a time: what limits is the model, not who asks.
             flood = Meanwhile(gateway, lambda driver: driver.closed(long_queries(), connections=24))
-            narrow = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "16", "QUEUE_MAX_WAIT_MS": "0"}
+            narrow = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "16"}
 
             def flooded() -> None:
                 self.again(**narrow)
