@@ -39,12 +39,16 @@ system_proxies() {
 }
 if [ "$kind" = integrations ]; then
     system_proxies
-    "$0" litellm
+    "$0" litellm &
+    other=$!
 fi
 
 # The gateway itself is installed in place, so only what its installation reads counts.
 stamp=$(cat "${locks[@]}" pyproject.toml handler/__init__.py "$0" | sha256sum | cut -c1-64)
-[ "$(cat "$venv/.installed" 2>/dev/null)" != "$stamp" ] || exit 0
+if [ "$(cat "$venv/.installed" 2>/dev/null)" = "$stamp" ]; then
+    [ -z "${other:-}" ] || wait "$other"
+    exit
+fi
 
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -96,3 +100,4 @@ if [ "$kind" = serve ] || [ "$kind" = dev ]; then
     "$venv/bin/python" -m compileall -q handler
 fi
 echo "$stamp" >"$venv/.installed"
+[ -z "${other:-}" ] || wait "$other"

@@ -42,7 +42,7 @@ async def run(wanted: Sequence[str], gateway_command: Sequence[str], *, measure:
     table = Table()
     for name in wanted:
         if name in PROXIES:
-            await behind.check(name, table, gateway_command)
+            await behind.check(name, table, gateway_command, measure=measure)
         elif name == litellm.NAME:
             await litellm.check(table, gateway_command, measure=measure)
         else:

@@ -5,6 +5,7 @@ One promise for all of it: no user's request fails, and what is not decided goes
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,9 +19,9 @@ import httpx
 
 from lab.integrations.checks import Broken, Table, Verdict, require
 from lab.integrations.models import Models, Received
-from lab.integrations.recipes import PATIENT, PROXIES, Ports, Proxy, started
+from lab.integrations.recipes import PATIENT, PROXIES, Ports, Proxy, rendered, started
 from lab.integrations.traffic import FORGED, Came, Chat, broken, chats, send
-from lab.launch import CLASSIFY, ROOT, Served, answers
+from lab.launch import CLASSIFY, ROOT, Served, Server, answers, free_port
 
 KEY = "key-of-the-proxy"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
@@ -28,6 +29,8 @@ DECIDED = ("x-query-route", "x-query-label", "x-query-task", "x-query-confidence
 # A user who waits longer than this for a proxy that asks in vain has been failed too. Recipes give the
 # gateway a quarter of a second; the rest is for machines that are busy with other things.
 PATIENCE_S = 20.0
+ENVOYS_LAST_FILTER = "          - name: envoy.filters.http.router"
+TWELVE_WORDS = "Please tell me in one short line what the number {} is for"
 # On such a machine even a good gateway answers too late now and then, and the large model is right then.
 TRIES = 4
 LATE = ("timeout", "overloaded")
@@ -282,7 +285,41 @@ async def misbehaving(setting: Setting) -> str:
     return f"{seen}; {len(bad)} kinds of bad answer"
 
 
-async def check(name: str, table: Table, gateway_command: Sequence[str]) -> None:
+async def added(setting: Setting, pairs: int = 400) -> str:
+    """What asking costs a user of Envoy: against the same configuration without the filter."""
+    ports = dataclasses.replace(setting.ports, chat=free_port())
+    took: dict[int, list[float]] = {setting.ports.chat: [], ports.chat: []}
+    with setting.gateway(), contextlib.ExitStack() as stack:
+        folder = stack.enter_context(rendered(setting.proxy.folder, setting.proxy.files, ports, KEY))
+        (file,) = setting.proxy.files
+        text = (folder / file).read_text()
+        start, end = (
+            text.index("          - name: envoy.filters.http.ext_authz"),
+            text.index(ENVOYS_LAST_FILTER),
+        )
+        (folder / file).write_text(text[:start] + text[end:])
+        stack.enter_context(Server(setting.proxy.command(folder), port=ports.chat, environ={}))
+        for number in range(pairs):
+            body = json.dumps(
+                {"messages": [{"role": "user", "content": TWELVE_WORDS.format(number)}]}
+            ).encode()
+            for port, seconds in took.items():
+                (came,) = await send(f"http://127.0.0.1:{port}", [Chat("plain", body)], callers=1)
+                require(came.status == 200, f"{came.status} while measuring")
+                seconds.append(came.seconds * 1000)
+    asking, bare = (sorted(seconds) for seconds in took.values())
+    p50, p99 = (at(asking, share) - at(bare, share) for share in (0.5, 0.99))
+    return (
+        f"adds {p50:+.1f} ms at p50, {p99:+.1f} ms at P99 to {at(bare, 0.5):.1f} and {at(bare, 0.99):.1f} ms"
+    )
+
+
+def at(ordered: Sequence[float], share: float) -> float:
+    """A quantile of ordered numbers."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def check(name: str, table: Table, gateway_command: Sequence[str], *, measure: bool = False) -> None:
     """All states of one proxy, as rows of the table."""
     proxy = PROXIES[name]
     ports = Ports()
@@ -310,5 +347,7 @@ async def check(name: str, table: Table, gateway_command: Sequence[str]) -> None
                 await table.run(f"{name}/broken-bodies", lambda: broken_bodies(setting))
                 await table.run(f"{name}/frozen", lambda: frozen(setting, gateway))
             await table.run(f"{name}/flooded", lambda: flooded(setting))
+            if measure and name == "envoy-ext-authz":
+                await table.run(f"{name}/added", lambda: added(setting))
             with setting.gateway(MODEL_PATH="/nowhere"):
                 await table.run(f"{name}/without-a-model", lambda: modelless(setting))

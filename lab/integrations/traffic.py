@@ -134,8 +134,14 @@ def chats() -> Sequence[Chat]:
             Chat(kind, _body([{"role": "user", "content": _ask(n)}]), **more) for n in _take(number, count)
         )
 
-    add(108, "plain")
+    add(100, "plain")
     add(40, "forged", headers=[JSON, *CLAIMS])
+    # Named so, a header is for one hop alone, and proxies drop it at the next.
+    add(
+        8,
+        "named as hop-by-hop",
+        headers=[JSON, ("connection", "keep-alive, x-query-route, x-query-gateway-key")],
+    )
     made += [Chat("talk", _body(_talk(n))) for n in _take(number, 40)]
     made += [Chat("streamed answer", _body(_talk(n), stream=True)) for n in _take(number, 20)]
     add(16, "chunked", stream=True)
