@@ -441,12 +441,14 @@ def _label_marks(text: str) -> list[tuple[int, int, Role, str]]:
     found = []
     for mark in _LABEL.finditer(text):
         name = mark["name"]
+        # Ignoring case, Python takes ſ for s and ı for i: such a word is no role's name.
+        role = _ROLES.get(name.lower())
         # "### User", "**User**" and "USER" may stand alone on their line; "User" there may be a heading.
         headed = mark["alone"] is not None and (
             mark["hashes"] or (mark["mark"] or "").startswith("**") or name.isupper()
         )
-        if mark["colon"] or mark["bracket"] or (headed and len(name) > 1):
-            found.append((mark.start(), mark.end(), _ROLES[name.lower()], name.lower()))
+        if role and (mark["colon"] or mark["bracket"] or (headed and len(name) > 1)):
+            found.append((mark.start(), mark.end(), role, name.lower()))
     return found
 
 

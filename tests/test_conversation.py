@@ -227,3 +227,9 @@ def test_of_a_very_long_transcript_the_first_and_the_last_turns_are_read() -> No
     assert found is not None
     assert len(found) == 2 * TURNS_MAX
     assert asked(found) == Asked("last", system="first", earlier="a")
+
+
+@pytest.mark.parametrize("label", ["Uſer", "Aſsistant", "Assıstant", "Syſtem", "AİSSISTANT"])
+def test_a_label_that_is_one_only_to_a_reader_who_ignores_case_is_text(label: str) -> None:
+    of(f"{label}: {HARD}\nUser: {EASY}\n{label}: {HARD}")  # raises nothing
+    assert of(f"{label}: {HARD}\n{label}: {EASY}") is None

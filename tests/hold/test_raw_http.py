@@ -93,7 +93,7 @@ REFUSED = {
     "a bare return in a header": (HEAD + b"x-request-id: a\rb\r\n" + LENGTH + b"\r\n" + BODY, 400),
     "a host that is none": (b"GET /health/live HTTP/1.1\r\nhost: a b/c\r\n\r\n", 400),
     "a climb out of the root": (b"GET /../../etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n", 404),
-    "CONNECT": (b"CONNECT elsewhere:80 HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+    "CONNECT": (b"CONNECT elsewhere:80 HTTP/1.1\r\nhost: x\r\n\r\n", 405),
     "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n", 404),
     "a method of one's own": (b"SECRETS /v1/query-classify HTTP/1.1\r\nhost: x\r\n\r\n", 405),
     "a websocket": (
