@@ -175,5 +175,7 @@ class Gateway:
 
     def _answer(self, scored: Scored, serving: Serving, threshold: float | None) -> Answer:
         decision = decide(scored.scores, serving.policy, threshold)
-        self.telemetry.answered(decision.label, decision.task, decision.confidence)
+        self.telemetry.answered(
+            decision.label, decision.task, decision.confidence, doubtful=decision.low_confidence
+        )
         return Answer(decision, scored, serving)

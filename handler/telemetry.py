@@ -79,6 +79,12 @@ class Telemetry:
             (kind.error_type, kind.code): self._requests.labels("error", kind.error_type, str(kind.code))
             for kind in kinds
         }
+        self._low_confidence = self._counter(
+            "low_confidence", "Answers sent to a dearer tier because the first was not sure enough."
+        )
+        self._caller_deadlines = self._counter(
+            "caller_deadlines", "504s that a caller's own, shorter time-out made; they are the caller's."
+        )
         queries = self._counter("queries", "Queries asked, by the wire that they came on.", "wire")
         self._queries = {wire: queries.labels(wire) for wire in get_args(Wire)}
         fallbacks = self._counter(
@@ -201,6 +207,10 @@ class Telemetry:
         """Count a safe answer that was made without the model."""
         self._fallbacks[wire, reason].inc()
 
+    def caller_deadline(self) -> None:
+        """Count a 504 that a caller's own time-out made; `failed` counts it as well."""
+        self._caller_deadlines.inc()
+
     def cache_hit(self, level: Literal["L1", "L2"]) -> None:
         self._hits[level].inc()
 
@@ -225,7 +235,10 @@ class Telemetry:
             for task in tasks:
                 self._of_answer[label, task] = self._classifications.labels(label, task)
 
-    def answered(self, label: str, task: str, confidence: float) -> None:
+    def answered(self, label: str, task: str, confidence: float, *, doubtful: bool = False) -> None:
+        """Count an answer. `doubtful`: the first tier was preferred, and not sure enough to be taken."""
+        if doubtful:
+            self._low_confidence.inc()
         counter = self._of_answer.get((label, task))
         if counter is None:
             counter = self._of_answer[label, task] = self._classifications.labels(label, task)

@@ -4,19 +4,22 @@
 #
 #   scripts/diagnose.sh                               the stack of compose.yaml
 #   scripts/diagnose.sh --url URL [--prometheus URL]  a gateway anywhere, without containers
+#   --key-file FILE                                   an operator's key, where OPS_KEYS protects its reports
 #
 # Exit code: 0 all is well, 1 something warns, 2 something is bad, 3 the gateway could not be reached.
 set -uo pipefail
 
-url=http://localhost:8080 prometheus=http://localhost:9090 containers=1
+url=http://localhost:8080 prometheus=http://localhost:9090 containers=1 key_file=
 while [ $# -gt 0 ]; do
     case $1 in
     --url) url=${2:?--url needs a URL} containers=0 && shift 2 ;;
     --prometheus) prometheus=${2:?--prometheus needs a URL} && shift 2 ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
-    *) echo "diagnose.sh: $1: expected --url URL or --prometheus URL" >&2 && exit 64 ;;
+    --key-file) key_file=${2:?--key-file needs a file} && shift 2 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    *) echo "diagnose.sh: $1: expected --url URL, --prometheus URL or --key-file FILE" >&2 && exit 64 ;;
     esac
 done
+[ -z "$key_file" ] || [ -r "$key_file" ] || { echo "diagnose.sh: --key-file: $key_file cannot be read" >&2 && exit 64; }
 for tool in curl jq; do
     command -v $tool >/dev/null || { echo "diagnose.sh: needs $tool" >&2 && exit 64; }
 done
@@ -29,6 +32,14 @@ say() {
 }
 section() { printf '\n%s\n' "$1"; }
 get() { curl -s --max-time 5 "$@"; }
+# What OPS_KEYS may protect. The key goes through a pipe, so that no list of processes shows it.
+get_report() {
+    if [ -n "$key_file" ]; then
+        printf 'x-api-key: %s\n' "$(tr -d '[:space:]' <"$key_file")" | get -H @- "$@"
+    else
+        get "$@"
+    fi
+}
 # One number from Prometheus; empty when there is none.
 ask() {
     get -G "$prometheus/api/v1/query" --data-urlencode "query=$1" |
@@ -48,7 +59,8 @@ if [ $containers = 1 ]; then
         for name in query-gateway query-gateway-redis query-gateway-prometheus query-gateway-alertmanager query-gateway-grafana; do
             case $name in
             *redis) heading=redisconnectionfailure ;;
-            *prometheus | *alertmanager) heading=scenario-2-prometheus-not-scraping-metrics ;;
+            *prometheus) heading=scenario-2-prometheus-not-scraping-metrics ;;
+            *alertmanager) heading=watchdog ;;
             *grafana) heading=scenario-3-grafana-shows-no-data ;;
             *) heading=servicedown ;;
             esac
@@ -59,6 +71,14 @@ if [ $containers = 1 ]; then
             # What its health check asks is whether it is ready; whether it answers at all is seen below.
             running*) if [ $name = query-gateway ]; then say bad "$name: $state" modelnotready; else say warn "$name: $state" $heading; fi ;;
             *) if [ $name = query-gateway ]; then say bad "$name: $state" $heading; else say warn "$name: $state" $heading; fi ;;
+            esac
+            case $name-$state in
+            query-gateway-*" 0 restarts" | query-gateway-"no such container") ;;
+            query-gateway-*restarts)
+                ended=$(docker inspect -f 'exit code {{.State.ExitCode}}, OOMKilled {{.State.OOMKilled}}' query-gateway)
+                last=$(docker logs --tail 200 query-gateway 2>&1 | grep '"level":"error"' | tail -1 | jq -rR 'fromjson? | "\(.error_type): \(.message // .event)"')
+                say warn "it last ended with $ended${last:+; its last error: $last}" crashloop
+                ;;
             esac
         done
     fi
@@ -77,7 +97,7 @@ case ${ready##*$'\n'} in
     ;;
 esac
 if [ $reached = 1 ]; then
-    deep=$(get "$url/health/deep")
+    deep=$(get_report "$url/health/deep")
     field() { jq -r "$1" <<<"$deep" 2>/dev/null; }
     case $(field .status) in
     healthy) say ok "deep report: healthy, version $(field .version), up $(field .uptime_s) s" ;;

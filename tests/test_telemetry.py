@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from handler.errors import ERRORS, CallerGone, GatewayError
 from handler.log import Log
 from handler.model import load
 from handler.settings import Settings
 from handler.statistics import L1Statistics
-from handler.telemetry import STAGES, Telemetry
+from handler.telemetry import STAGES, FallbackReason, Telemetry, Wire
 from handler.wiring import Parts, assemble
 from tests.models import make_toy
 
@@ -255,3 +257,33 @@ def test_two_gateways_in_one_process_do_not_share_their_counts() -> None:
     one.cache_miss()
 
     assert (value(one, "cache_misses_total"), value(other, "cache_misses_total")) == (1, 0)
+
+
+def test_a_deadline_that_a_caller_chose_is_counted_beside_the_failure() -> None:
+    telemetry = Telemetry()
+
+    telemetry.caller_deadline()
+
+    assert value(telemetry, "caller_deadlines_total") == 1
+
+
+def test_only_a_doubtful_answer_counts_as_sent_by_the_threshold() -> None:
+    telemetry = Telemetry()
+
+    telemetry.answered("0", "closed_qa", 0.9)
+    telemetry.answered("1", "closed_qa", 0.6, doubtful=True)
+
+    assert value(telemetry, "low_confidence_total") == 1
+
+
+@pytest.mark.parametrize("error", [*ERRORS, CallerGone])
+def test_every_kind_of_error_stands_at_0_before_its_first(error: type[GatewayError]) -> None:
+    labels = {"status": "error", "error_type": error.error_type, "code": str(error.code)}
+
+    assert value(Telemetry(), "requests_total", **labels) == 0
+
+
+@pytest.mark.parametrize("wire", get_args(Wire))
+@pytest.mark.parametrize("reason", get_args(FallbackReason))
+def test_every_fallback_stands_at_0_before_its_first(wire: str, reason: str) -> None:
+    assert value(Telemetry(), "fallbacks_total", wire=wire, reason=reason) == 0

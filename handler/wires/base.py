@@ -242,14 +242,17 @@ class Service:
         decision = safe_decision(policy.names[-1], len(policy.names) - 1, reason)
         return Answer(decision, None, serving)
 
-    def record(self, error: GatewayError, request_id: str, bug: Exception | None = None) -> None:
+    def record(self, exchange: Exchange, error: GatewayError, bug: Exception | None = None) -> None:
         """Count and log a request that failed."""
         self.telemetry.failed(error.error_type, error.code)
+        own = exchange.asked.timeout_ms
+        if isinstance(error, DeadlineExceeded) and own and float(own) / 1000 < self.timeout_s:
+            self.telemetry.caller_deadline()
         self.log.error(
             "request_failed",
             error_type=error.error_type,
             error=bug,
-            request_id=request_id,
+            request_id=exchange.asked.request_id,
             code=error.code,
             message=error.message,
         )
@@ -289,7 +292,7 @@ class Service:
 
     async def fail(self, exchange: Exchange, error: GatewayError, bug: Exception | None = None) -> None:
         """Count, log and send an error in the gateway's own form."""
-        self.record(error, exchange.asked.request_id, bug)
+        self.record(exchange, error, bug)
         extra = headers.of_error(
             error, exchange.asked.request_id, exchange.spent_s, self.gateway.model.version
         )
@@ -401,7 +404,7 @@ async def _refuse(
     error: GatewayError,
     bug: Exception | None = None,
 ) -> None:
-    service.record(error, exchange.asked.request_id, bug)
+    service.record(exchange, error, bug)
     reply = endpoint.refuse(error)
     extra = headers.of_error(
         error, exchange.asked.request_id, exchange.spent_s, service.gateway.model.version

@@ -115,9 +115,18 @@ DOCUMENT: dict[str, Command] = {
     "ls -lh models/quantized/": Command(r"manifest.json.*model.onnx.*tokenizer.json"),
     "ls -lh models/router/": Command(r"config.json.*model.safetensors.*tokenizer_config.json"),
     'docker logs -f query-gateway | grep "model"': Command(r'"event":"model_loaded"', endless=True),
+    # CrashLoop, InstanceDown, RouterFallback, Watchdog
+    "docker inspect -f '{{.RestartCount}} restarts, exit code {{.State.ExitCode}}, OOMKilled {{.State.OOMKilled}}' query-gateway": Command(
+        r"\d+ restarts, exit code \d+, OOMKilled (true|false)"
+    ),
+    "docker logs query-gateway 2>&1 | grep '\"level\":\"error\"' | tail -3": Command(LINES),
+    promql('changes(process_start_time_seconds{job="query-gateway"}[10m])'): Command(NUMBER),
+    promql('up{job="query-gateway"}'): Command(NUMBER),
+    promql("sum by (wire, reason) (rate(query_gateway_fallbacks_total[5m]))"): Command(r'"reason":"overloaded"'),
+    promql('ALERTS{alertname="Watchdog"}'): Command(r'"alertstate":"firing"'),
     # HighErrorRate
     promql(ERRORS_5M): Command(r'"error_type":"ValidationError".*"value"'),
-    promql("job:query_gateway_requests:error_ratio_rate5m"): Command(NUMBER),
+    promql("job:query_gateway_requests:failed_ratio_rate5m"): Command(NUMBER),
     "docker logs query-gateway 2>&1 | grep '\"level\":\"error\"' | tail -20": Command(LINES),
     "docker logs query-gateway 2>&1 | grep '\"level\":\"error\"' | jq -r '.error_type' | sort | uniq -c": Command(
         r"\d+ ValidationError"
@@ -192,7 +201,7 @@ DOCUMENT: dict[str, Command] = {
     "docker exec query-gateway-prometheus wget -O- http://gateway:8000/metrics": Command(r"query_gateway_requests_total"),
     "docker exec query-gateway-prometheus cat /etc/prometheus/prometheus.yml": Command(r"job_name: query-gateway"),
     "docker exec query-gateway-prometheus promtool check config /etc/prometheus/prometheus.yml": Command(
-        r"2 rule files found.*SUCCESS: 15 rules found"
+        r"2 rule files found.*SUCCESS: 19 rules found"
     ),
     "docker logs query-gateway-prometheus 2>&1 | grep -i error": Command(OK, codes=(0, 1)),
     "curl -u admin:admin http://localhost:3000/api/datasources": Command(r'"url":"http://prometheus:9090"', needs=GRAFANA),

@@ -169,6 +169,8 @@ class Drill:
         told = (source / "prometheus/prometheus.yml").read_text()
         told = re.sub(r"(scrape|evaluation)_interval: \d+s", rf"\1_interval: {SCRAPE_S}s", told)
         told = told.replace("  # external_labels:\n  #   runbooks:", "  external_labels:\n    runbooks:")
+        (self.folder / "config").mkdir()
+        shutil.copy(source / "prometheus/ops-key", self.folder / "config/ops-key")
         told = told.replace("rules/*.yml", f"{self.folder}/*s.yml\n  - {self.folder}/recording.yml")
         for shipped, name in (
             ("gateway:8000", "gateway"),
@@ -176,7 +178,6 @@ class Drill:
             ("localhost:9090", "prometheus"),
         ):
             told = told.replace(shipped, f"127.0.0.1:{self.ports[name]}")
-        (self.folder / "config").mkdir()
         (self.folder / "config/prometheus.yml").write_text(told)
         hooked = (source / "alertmanager/alertmanager.yml").read_text()
         hooked = hooked.replace(
@@ -290,6 +291,16 @@ class Drill:
                 self.again,
                 later=("LatencySlowBurn", "CacheHitLatencySlowBurn"),
             )
+            # Its caller chose a deadline that nobody can meet: that is the caller's, and pages nobody.
+            hasty = Meanwhile(gateway, lambda driver: driver.open(hasty_requests(), steady(20)))
+            hasty.start()
+            time.sleep(12)
+            hasty.stop()
+            if fired := [
+                name for name in ("HighErrorRate", "AvailabilityFastBurn") if self.hook.told.get(name)
+            ]:
+                raise SystemExit(f"drill: a caller without patience set off {fired}")
+            self.scene("it is killed every second", ("CrashLoop",), self.crashing, self.again)
             # Before the one without a model: ModelNotReady holds back the error rates that follow from it.
             self.scene(
                 "queries have half a millisecond",
@@ -338,6 +349,13 @@ class Drill:
         self.stop("gateway")
         self.gateway(**settings)
 
+    def crashing(self) -> None:
+        """Kill it and start it anew, as a supervisor does, until Prometheus has seen four lives."""
+        for _ in range(4):
+            self.again()
+            self.ready()
+            time.sleep(2 * SCRAPE_S)
+
     def end(self) -> None:
         for name in list(self.running):
             self.stop(name)
@@ -349,6 +367,10 @@ LONG = " and then everybody sings about the harbour, the garden and the old ligh
 
 def long_queries() -> Iterator[bytes]:
     return (request(text + LONG) for text in texts(2))
+
+
+def hasty_requests() -> Iterator[bytes]:
+    return (request(text, extra="x-request-timeout-ms: 0.01\r\n") for text in texts(3))
 
 
 def textless() -> Iterator[bytes]:

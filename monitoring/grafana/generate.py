@@ -151,8 +151,11 @@ MODEL = [
         Panel("Confidence", "How sure the model is of its route; lower than usual is the first sign of new kinds of queries.", {
             "10th": quantile(0.1, "confidence"), "50th": quantile(0.5, "confidence"),
         }, "percentunit", 0.7, low_is_bad=True),
-        Panel("Under the threshold (0.7)", "Of these, those preferred fast are sent slow.", {
-            "share": f'sum(rate(query_gateway_confidence_bucket{{le="0.7"}}[{W}])) / sum(rate(query_gateway_confidence_count[{W}]))',
+        Panel("Sent slow by the threshold", "Preferred fast, and not sure enough for the threshold in force.", {
+            "share": f'sum(rate(query_gateway_low_confidence_total[{W}])) / {ANSWERS}',
+        }, "percentunit"),
+        Panel("Threshold in force", "How sure a fast answer must be, by instance; none where a policy names tiers of its own.", {
+            "{{instance}}": "query_gateway_threshold",
         }, "percentunit"),
     ]),
     Row("Drift", [
