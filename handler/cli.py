@@ -8,14 +8,15 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from handler import __version__
 from handler.settings import Settings, SettingsError, from_env, misspelled, retired, table
 
 if TYPE_CHECKING:
     from handler.model import Router
-    from handler.policy import Policy
+    from handler.offline import LocalRouter
+    from handler.policy import Policy, Source
 
 FAILED = 1
 UNUSABLE = 2  # settings or arguments; argparse's own code for the same
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _check(settings)
     if arguments.command == "cache":
         return _cache(settings, arguments)
+    if arguments.command in ("calibrate", "replay"):
+        return _offline(settings, arguments)
     return _classify(settings, arguments.text, as_json=arguments.json)
 
 
@@ -91,15 +94,25 @@ def _check(settings: Settings) -> int:
     return 0
 
 
-def _load(settings: Settings) -> "tuple[Router, Policy]":
-    """The model and the policy that the settings name. Raises `SettingsError` or `ModelError`."""
+def _load(settings: Settings, source: "Source | Literal['auto'] | None" = None) -> "tuple[Router, Policy]":
+    """The model and the policy that the settings name.
+
+    source  instead of the policy's: "tasks" or "outcomes"; by default, where there is no policy
+            file, "outcomes" if the model has learnt from some and somebody asks
+
+    Raises `SettingsError` or `ModelError`.
+    """
     from handler.model_holder import policy_of
     from handler.policy import UnknownTask
-    from handler.policy_file import PolicyError
+    from handler.policy_file import PolicyError, with_source
     from handler.wiring import load_router, read_policy
 
     file = read_policy(settings)
     router = load_router(settings)
+    if source == "auto":
+        source = "outcomes" if file is None and router.learns and not settings.fast_tasks else None
+    if source is not None:
+        file = with_source(file, source)
     try:
         policy = policy_of(router, settings.fast_tasks, threshold=settings.confidence_threshold, file=file)
     except UnknownTask as exc:
@@ -147,6 +160,111 @@ def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int
     except (ModelError, OSError) as exc:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return FAILED
+    return 0
+
+
+def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Calibrate or replay: both read a file, ask the model and write what they found."""
+    from handler.calibrate import Unfit
+    from handler.errors import ModelError
+    from handler.machine import usable_cpus
+    from handler.offline import LocalRouter
+    from handler.policy_file import PolicyError
+    from handler.rows import BadRows
+
+    try:
+        router, policy = _load(settings, source=getattr(arguments, "source", None))
+        local = LocalRouter(router, policy, lanes=settings.lanes or usable_cpus())
+        return (_calibrate if arguments.command == "calibrate" else _replay)(local, settings, arguments)
+    except (SettingsError, BadRows, PolicyError) as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return UNUSABLE
+    except (Unfit, ModelError, OSError) as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return FAILED
+
+
+def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Namespace) -> int:
+    """Choose a threshold by a file of queries, and write it as a policy."""
+    from pathlib import Path
+
+    from handler import calibrate
+    from handler.wiring import read_policy
+
+    prices = None
+    if arguments.price_small is not None and arguments.price_large is not None:
+        prices = (arguments.price_small, arguments.price_large)
+    measured = calibrate.measure(Path(arguments.file), local)
+    print(f"{len(measured.needs):,} queries of {arguments.file}, model {local.router.version}", end="")
+    print(
+        {"none": ", no labels", "tasks": ", labelled by task", "outcomes": ", with outcomes"}[measured.kind]
+    )
+    print(calibrate.table(measured, prices))
+    if arguments.fast_share is not None:
+        chosen = calibrate.by_share(measured, arguments.fast_share)
+        wish = f"{arguments.fast_share:.1%} to the first tier"
+    elif arguments.wrong_fast_max is not None:
+        chosen = calibrate.by_wrong_fast(measured, arguments.wrong_fast_max)
+        wish = f"at most {arguments.wrong_fast_max:.1%} wrongly fast"
+    elif measured.quality is not None:
+        chosen = calibrate.by_knee(measured)
+        wish = "the knee of the curve"
+    else:
+        raise SettingsError("the rows have no labels, so say what you want: --fast-share 0.3, for example")
+    svg, picture = calibrate.pictures(measured, chosen)
+    print(f"\n{picture}\n")
+    found = [
+        f"{wish}: threshold {chosen.threshold:.4f} (the first tier ends at need {chosen.boundary:.4f})",
+        f"it sends {chosen.fast / len(measured.needs):.1%} of these queries to the first tier; at this sample size "
+        f"{chosen.share_interval[0]:.1%} to {chosen.share_interval[1]:.1%} of others like them, and the threshold "
+        f"itself is known to {chosen.threshold_interval[0]:.4f} to {chosen.threshold_interval[1]:.4f} (95%)",
+    ]
+    if measured.quality is not None:
+        found.append(
+            f"quality {measured.quality_at()[chosen.fast]:.3f}, wrongly fast {measured.wrong_at()[chosen.fast]:.2%} "
+            f"of all queries"
+        )
+    if chosen.note:
+        found.append(f"note: {chosen.note}")
+    print("\n".join(found))
+    if arguments.out:
+        file = read_policy(settings)
+        made = f"by query-gateway calibrate from {len(measured.needs)} queries, model {local.router.version}"
+        text = calibrate.policy_text(local.policy, file.need if file else {}, chosen, [made, *found])
+        Path(arguments.out).write_text(text, encoding="utf-8")
+        print(
+            f"written to {arguments.out}; serve it with POLICY_FILE={arguments.out} (and no CONFIDENCE_THRESHOLD)"
+        )
+    if picture_file := arguments.svg or (
+        f"{arguments.out.removesuffix('.toml')}.svg" if arguments.out else None
+    ):
+        Path(picture_file).write_text(svg + "\n", encoding="utf-8")
+        print(f"picture in {picture_file}")
+    return 0
+
+
+def _replay(local: "LocalRouter", settings: Settings, arguments: argparse.Namespace) -> int:
+    """Say what would have gone where on a log, and what that saves and risks."""
+    from pathlib import Path
+
+    from handler import replay
+
+    named = dict(arguments.price)
+    try:
+        prices = replay.Prices(arguments.price_small, arguments.price_large, named).of(local.policy)
+        found = replay.Replay(local.policy, prices)
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
+    found.add(Path(arguments.file), local)
+    print(found.summary())
+    html = replay.page(
+        found,
+        title=f"Replay of {Path(arguments.file).name}",
+        model=local.router.version,
+        texts=not arguments.no_texts,
+    )
+    Path(arguments.out).write_text(html, encoding="utf-8")
+    print(f"\npage in {arguments.out}")
     return 0
 
 
@@ -231,6 +349,47 @@ def _parser() -> argparse.ArgumentParser:
         "text", nargs="+", help="a query; - for standard input, @FILE for a file, a query a line"
     )
     classify.add_argument("--json", action="store_true", help="print the answers as the server would")
+    calibrate = command("calibrate", "Choose a threshold by a file of queries, and write it as a policy.")
+    calibrate.add_argument("file", help="JSON lines or CSV: text, and if known task, or small and large")
+    wish = calibrate.add_mutually_exclusive_group()
+    wish.add_argument(
+        "--fast-share", type=_share, metavar="SHARE", help="share that is to go to the first tier, 0 to 1"
+    )
+    wish.add_argument(
+        "--wrong-fast-max",
+        type=_share,
+        metavar="SHARE",
+        help="bound on the share of all queries that go there wrongly, by their labels",
+    )
+    calibrate.add_argument("--out", metavar="FILE", help="write the policy (TOML), and the picture beside it")
+    calibrate.add_argument("--svg", metavar="FILE", help="write the picture here")
+    calibrate.add_argument(
+        "--source",
+        choices=("tasks", "outcomes"),
+        default="auto",
+        help="what need comes from [as POLICY_FILE says; without one, outcomes if the model has learnt from some]",
+    )
+    replay = command("replay", "Say what would have gone where on a log, and what that saves and risks.")
+    replay.add_argument("file", help="JSON lines or CSV: text or request bodies, and if known time")
+    replay.add_argument(
+        "--out", metavar="FILE", default="replay.html", help="the page to write [%(default)s]"
+    )
+    replay.add_argument("--no-texts", action="store_true", help="leave the queries' texts out of the page")
+    replay.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        type=_price,
+        metavar="TIER=PRICE",
+        help="price of 1,000 queries of a tier between the first and the last; may be repeated",
+    )
+    for tool in (calibrate, replay):
+        tool.add_argument(
+            "--price-small", type=float, metavar="PRICE", help="of 1,000 queries of the first tier"
+        )
+        tool.add_argument(
+            "--price-large", type=float, metavar="PRICE", help="of 1,000 queries of the last tier"
+        )
     cache = command("cache", "Show or remove what stands in Redis.")
     actions = cache.add_subparsers(dest="action", required=True)
     actions.add_parser("stats", help="count entries by model")
@@ -240,3 +399,17 @@ def _parser() -> argparse.ArgumentParser:
     command("key", "Make a key for a caller, and the digest that the gateway knows it by.")
     command("version", "Print the version.")
     return parser
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: accepted: a number from 0 to 1")
+    return share
+
+
+def _price(text: str) -> tuple[str, float]:
+    name, _, price = text.rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"{text}: accepted: TIER=PRICE")
+    return name, float(price)

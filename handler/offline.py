@@ -9,12 +9,12 @@ The answers are those that a gateway with the same settings would give. Blocking
 throughout. `query-gateway classify`, `calibrate` and `replay` are written on this.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -30,6 +30,14 @@ CHUNK = 512
 RUN = 32
 # Answers that are remembered, so that a log that asks the same again and again costs little; 300 bytes each.
 REMEMBERED = 65_536
+
+
+class _Text(Protocol):
+    @property
+    def text(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Text)
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -117,6 +125,17 @@ class LocalRouter:
                 for name in new:
                     self._remember(name, found[name])
                 yield from (found[name] for name in names)
+
+    def scored(self, rows: Iterable[T]) -> Iterator[tuple[T, Scores]]:
+        """The same for anything that has a `text`: each with its scores, in their order."""
+        waiting: deque[T] = deque()
+
+        def texts() -> Iterator[str]:
+            for row in rows:
+                waiting.append(row)
+                yield row.text
+
+        return ((waiting.popleft(), scores) for scores in self.scores(texts()))
 
     def explain(self, text: str, *, threshold: float | None = None) -> Explained:
         """Route one text and show what the answer was made of."""

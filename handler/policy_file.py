@@ -180,11 +180,18 @@ def policy_for(
     )
 
 
+def with_source(file: PolicyFile | None, source: Source) -> PolicyFile:
+    """A policy file, or the empty one where there is none, that takes need from elsewhere."""
+    return msgspec.structs.replace(file or parse(b"", "policy"), source=source)
+
+
 def write(
     *,
     tiers: Sequence[Tier] = (),
     need: Mapping[str, float] | None = None,
     source: Source = "tasks",
+    options: Mapping[str, float] = OPTIONS,
+    predicates: Mapping[str, Predicate] = PREDICATES,
     comments: Sequence[str] = (),
 ) -> str:
     """A policy file's text, which `parse` reads back; `comments` stand above it, a line each."""
@@ -194,6 +201,17 @@ def write(
         lines += ["", "[need]", *(f"{_key(task)} = {value!r}" for task, value in need.items())]
     for tier in tiers:
         lines += ["", "[[tier]]", f"name = {_key(tier.name, quoted=True)}", f"need_max = {tier.need_max!r}"]
+    if options != OPTIONS:
+        lines += ["", "[options]", *(f"{_key(name)} = {bound!r}" for name, bound in options.items())]
+    if predicates != PREDICATES:
+        lines += ["", "[predicates]"]
+        for name, meant in predicates.items():
+            shown = [_key(task, quoted=True) for task in meant] if isinstance(meant, tuple) else [repr(meant)]
+            lines.append(
+                f"{_key(name)} = [{', '.join(shown)}]"
+                if isinstance(meant, tuple)
+                else f"{_key(name)} = {shown[0]}"
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -26,7 +26,7 @@ import msgspec
 
 TEXT = ("text", "prompt", "query", "question", "instruction")
 BODY = ("body", "request")
-CONVERSATION = ("messages", "input", "contents")
+CONVERSATION = ("messages", "input")
 TASK = ("task",)
 TIME = ("time", "timestamp", "date", "created_at", "created", "ts")
 # So many bad rows are named; their number is told whole.
@@ -40,7 +40,8 @@ class Row(msgspec.Struct, frozen=True):
     """One query.
 
     line          where it begins in its file, counted from 1
-    text          as a gateway would be given it
+    text          as a gateway would be given it; empty where a body asks nothing, or asks with
+                  an image or a file: then a gateway answers with the last tier
     task          its true task, if the file says
     small, large  how good either model's answer was, 0 to 1; both or neither
     day           when it was asked, as 2026-11-26; None where the file does not say
@@ -247,30 +248,25 @@ def _decoded(text: str) -> Any:
 
 
 def _conversation(body: Mapping[str, Any]) -> str | None:
-    """A request body as the one text that a gateway makes of it; None where it asks nothing."""
-    for name in CONVERSATION:
-        turns = body.get(name)
-        if isinstance(turns, str):
-            if name == "input" or not turns.lstrip().startswith("["):
-                return turns if turns.strip() else None
-            turns = _decoded(turns)
-        if isinstance(turns, list):
-            said = [_said(turn.get("content")) for turn in turns
-                    if isinstance(turn, Mapping) and turn.get("role", "user") == "user"]  # fmt: skip
-            return next((text for text in reversed(said) if text.strip()), None)
+    """A request body as the one text that a gateway makes of it; empty where it would not read it."""
+    from handler.errors import ValidationError
+    from handler.wires import messages
+
+    try:
+        for name in CONVERSATION:
+            found = body.get(name)
+            if isinstance(found, str) and found.lstrip().startswith("["):
+                found = _decoded(found)
+            if found is None:
+                continue
+            if name == "messages":
+                if not isinstance(found, list):
+                    return None
+                return messages.conversation(found, body.get("system")).text
+            return messages.items(found, body.get("instructions")).text
+    except ValidationError:
+        return None
     return None
-
-
-def _said(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "\n".join(
-            part["text"]
-            for part in content
-            if isinstance(part, Mapping) and isinstance(part.get("text"), str)
-        )
-    return ""
 
 
 def _first(seen: Mapping[str, Any], names: tuple[str, ...]) -> Any:

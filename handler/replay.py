@@ -1,0 +1,322 @@
+"""What would have gone where on a log of one's own: `query-gateway replay FILE`.
+
+Counts by tier, task and day, money saved and risked, and the queries near a boundary, in
+constant memory however long the log is. `page` writes it as one HTML file that stands
+alone: no script, nothing fetched, nothing sent.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import msgspec
+
+from handler import charts
+from handler.offline import LocalRouter
+from handler.policy import Policy, decide
+from handler.rows import Row, check, read
+
+PARTS = 50  # of the scale of need, in the picture
+NEAR_MAX = 40  # queries near a boundary that are shown
+NEAR_CHARS = 200
+DAYS_MAX = 4000
+OTHER_DAYS = "other days"
+NO_DAY = "no day given"
+# What a query is called whose body holds nothing to read: the last tier answers it.
+UNREAD = "not read"
+
+
+class Replay:
+    """What a log came to. Filled by `add`, read by `summary` and `page`."""
+
+    def __init__(self, policy: Policy, prices: Mapping[str, float]) -> None:
+        """
+        prices  of 1,000 queries, by tier
+
+        Raises `ValueError` when a tier has no price.
+        """
+        missing = [name for name in policy.names if name not in prices]
+        if missing:
+            raise ValueError(f"no price for {', '.join(missing)}; say --price {missing[0]}=…")
+        self.policy = policy
+        self.prices = dict(prices)
+        self.rows = 0
+        tiers = len(policy.names)
+        self.by_tier = [0] * tiers
+        self.by_task: dict[str, list[int]] = {}
+        self.by_day: dict[str, list[int]] = {}
+        self.needs = [0] * PARTS
+        # Of what goes to the first tier: how much of it needs a larger one, as the model expects.
+        self.expected_wrong = 0.0
+        self.expected_by_task: dict[str, float] = {}
+        self.labelled = 0
+        self.quality = [0.0, 0.0, 0.0]  # all to the first tier, as routed, all to the last
+        self.wrong = 0
+        self._near: list[tuple[float, int, str, str, float, str]] = []
+        self._shown: set[int] = set()
+
+    def add(self, path: Path, local: LocalRouter) -> None:
+        """Route every row of a file. Raises `BadRows` before anything is computed."""
+        check(path)
+        unread = 0
+
+        def readable() -> Iterator[Row]:
+            nonlocal unread
+            for row in read(path):
+                if row.text:
+                    yield row
+                else:
+                    unread += 1
+                    self._count(UNREAD, row.day, len(self.by_tier) - 1)
+
+        bounds = self.policy.boundaries()
+        for row, scores in local.scored(readable()):
+            decision = decide(scores, self.policy)
+            place = int(decision.label)
+            self._count(decision.task, row.day, place)
+            self.needs[min(int(decision.need * PARTS), PARTS - 1)] += 1
+            if place == 0:
+                self.expected_wrong += decision.need
+                self.expected_by_task[decision.task] = (
+                    self.expected_by_task.get(decision.task, 0.0) + decision.need
+                )
+            if row.small is not None and row.large is not None:
+                self.labelled += 1
+                routed = row.small if place == 0 else row.large
+                for n, quality in enumerate((row.small, routed, row.large)):
+                    self.quality[n] += quality
+                self.wrong += place == 0 and row.large > row.small
+            if len(bounds) > 1:
+                self._remember(decision.margin, row.text, decision.route, decision.need, decision.task)
+
+    def _count(self, task: str, day: str | None, place: int) -> None:
+        self.rows += 1
+        self.by_tier[place] += 1
+        self.by_task.setdefault(task, [0] * len(self.by_tier))[place] += 1
+        day = day or NO_DAY
+        if day not in self.by_day and len(self.by_day) >= DAYS_MAX:
+            day = OTHER_DAYS
+        self.by_day.setdefault(day, [0] * len(self.by_tier))[place] += 1
+
+    def _remember(self, margin: float, text: str, route: str, need: float, task: str) -> None:
+        """Keep the queries nearest to a boundary, each once."""
+        if len(self._near) == NEAR_MAX and margin >= -self._near[0][0]:
+            return
+        name = hash(text)
+        if name in self._shown:
+            return
+        self._shown.add(name)
+        heapq.heappush(self._near, (-margin, name, text[: NEAR_CHARS + 1], route, need, task))
+        if len(self._near) > NEAR_MAX:
+            self._shown.discard(heapq.heappop(self._near)[1])
+
+    @property
+    def near(self) -> list[tuple[str, str, float, str]]:
+        """(text, route, need, task) of the queries nearest to a boundary, the nearest first."""
+        return [
+            (text, route, need, task)
+            for _, _, text, route, need, task in sorted(self._near, key=lambda e: -e[0])
+        ]
+
+    def cost(self, counts: Sequence[int]) -> float:
+        """What so many queries of each tier cost."""
+        each = zip(self.policy.names, counts, strict=True)
+        return sum(self.prices[name] * count for name, count in each) / 1000
+
+    @property
+    def cost_routed(self) -> float:
+        return self.cost(self.by_tier)
+
+    @property
+    def cost_last(self) -> float:
+        """Of sending everything to the last tier."""
+        return self.cost([0] * (len(self.by_tier) - 1) + [self.rows])
+
+    @property
+    def cost_of_wrong(self) -> float:
+        """Of asking the last tier again where the first is expected to fall short."""
+        return self.prices[self.policy.names[-1]] * self.expected_wrong / 1000
+
+    def summary(self) -> str:
+        """The finding as text for a terminal."""
+        names = self.policy.names
+        saved = self.cost_last - self.cost_routed
+        share = saved / self.cost_last if self.cost_last else 0.0
+        lines = [f"{self.rows:,} queries"]
+        lines += [
+            f"  to {name}: {count:,} ({_share(count, self.rows)}), {self.prices[name]:g} per 1,000"
+            for name, count in zip(names, self.by_tier, strict=True)
+        ]
+        lines += [
+            f"cost: {self.cost_routed:,.2f}; all to {names[-1]}: {self.cost_last:,.2f}; "
+            f"saved: {saved:,.2f} ({share:.1%})",
+            f"risked: {self.expected_wrong:,.0f} queries ({_share(self.expected_wrong, self.rows)}) go to {names[0]} "
+            f"and are expected to need more; asking {names[-1]} again for them: {self.cost_of_wrong:,.2f}",
+        ]
+        if self.labelled:
+            small, routed, large = (total / self.labelled for total in self.quality)
+            lines.append(
+                f"by the outcomes of {self.labelled:,} rows: quality {routed:.3f}; all to {names[0]} {small:.3f}, all to "
+                f"{names[-1]} {large:.3f}; wrongly to {names[0]}: {_share(self.wrong, self.labelled)}"
+            )
+        lines += ["", _table(self, self.by_task, "task")]
+        days = dict(sorted(self.by_day.items()))
+        if set(days) != {NO_DAY}:
+            lines += ["", _table(self, days, "day")]
+        return "\n".join(lines)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def _table(replay: Replay, groups: Mapping[str, Sequence[int]], name: str) -> str:
+    names = replay.policy.names
+    wide = max(len(name), *(len(group) for group in groups))
+    lines = ["  ".join([name.ljust(wide), "queries".rjust(9), *(f"to {tier}".rjust(12) for tier in names)])]
+    shown = groups.items() if name == "day" else sorted(groups.items(), key=lambda group: -sum(group[1]))
+    for group, counts in shown:
+        cells = [f"{_share(count, sum(counts)):>12}" for count in counts]
+        lines.append("  ".join([group.ljust(wide), f"{sum(counts):9,}", *cells]))
+    return "\n".join(lines)
+
+
+STYLE = """
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+  color:light-dark(#1b1b1b,#eee);background:light-dark(#fff,#17191c)}
+h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:1rem;padding:0}
+.figures div{border:1px solid light-dark(#ccc,#444);border-radius:.5rem;padding:.8rem 1rem}
+.figures b{display:block;font-size:1.5rem}
+table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:.25rem .6rem;
+  border-bottom:1px solid light-dark(#ddd,#3a3d42)}th:first-child,td:first-child{text-align:left}
+td.text{text-align:left;overflow-wrap:anywhere}svg{max-width:100%;height:auto}.wide{overflow-x:auto}
+small{color:light-dark(#555,#aaa)}
+"""
+
+
+def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
+    """The finding as one HTML file that stands alone.
+
+    texts  whether the queries near a boundary are shown
+    """
+    names = replay.policy.names
+    saved = replay.cost_last - replay.cost_routed
+    figures = [
+        (f"{replay.rows:,}", "queries"),
+        (_share(replay.by_tier[0], replay.rows), f"would go to {names[0]}"),
+        (f"{saved:,.2f}", f"saved of {replay.cost_last:,.2f} ({_share(saved, replay.cost_last)})"),
+        (f"{replay.expected_wrong:,.0f}", f"expected to need more than {names[0]} ({_share(replay.expected_wrong, replay.rows)})"),
+        (f"{replay.cost_of_wrong:,.2f}", f"to ask {names[-1]} again for those"),
+    ]  # fmt: skip
+    if replay.labelled:
+        small, routed, large = (total / replay.labelled for total in replay.quality)
+        figures.append(
+            (
+                f"{routed:.3f}",
+                f"quality by outcomes; all to {names[0]} {small:.3f}, all to {names[-1]} {large:.3f}",
+            )
+        )
+    parts = ["".join(f"<div><b>{escape(value)}</b>{escape(what)}</div>" for value, what in figures)]
+    boundaries = list(zip(replay.policy.boundaries()[:-1], names, strict=False))
+    need = charts.histogram(
+        replay.needs,
+        title="How much the queries need a large model",
+        x_name="need of a large model",
+        boundaries=[(bound, f"{name} ends") for bound, name in boundaries],
+    )
+    tasks = sorted(replay.by_task.items(), key=lambda group: -sum(group[1]))
+    days = sorted(replay.by_day.items())
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>Every query goes to the cheapest tier that its need of a large model allows. Model {escape(model)}; "
+        f"prices of 1,000 queries: {escape(', '.join(f'{name} {replay.prices[name]:g}' for name in names))}.</p>",
+        f'<div class="figures">{parts[0]}</div>',
+        "<h2>How much the queries need a large model</h2>",
+        need,
+        "<h2>By task</h2>",
+        charts.stacked(
+            names, [(task.replace("_", " "), counts) for task, counts in tasks[:10]],
+            title="Queries by task and tier", y_name="queries",
+        ),
+        _html_table(replay, tasks, "task"),
+    ]  # fmt: skip
+    if {day for day, _ in days} != {NO_DAY}:
+        body += [
+            "<h2>By day</h2>",
+            charts.stacked(names, days[-60:], title="Queries by day and tier", y_name="queries"),
+            _html_table(replay, days[-366:], "day"),
+        ]
+    if replay.near:
+        body.append("<h2>Near the line</h2>")
+        if texts:
+            body += [
+                "<p>Another threshold would send these elsewhere first. The text is your own log's.</p>",
+                '<div class="wide"><table><tr><th>query</th><th>task</th><th>need</th><th>goes to</th></tr>',
+                *(
+                    f'<tr><td class="text">{_shortened(text)}</td><td>{escape(task)}</td><td>{near:.3f}</td>'
+                    f"<td>{escape(route)}</td></tr>"
+                    for text, route, near, task in replay.near
+                ),
+                "</table></div>",
+            ]
+        else:
+            body.append(f"<p>{len(replay.near)} queries; their texts were left out.</p>")
+    body.append(
+        "<p><small>Expected figures come from the model's calibrated need, not from outcomes, unless they say so. "
+        "This page holds all that it shows: it runs no script and asks nobody for anything.</small></p>"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+    )
+
+
+def _html_table(replay: Replay, groups: Sequence[tuple[str, Sequence[int]]], name: str) -> str:
+    names = replay.policy.names
+    heads = "".join(f"<th>to {escape(tier)}</th>" for tier in names)
+    lines = [
+        f'<div class="wide"><table><tr><th>{name}</th><th>queries</th>{heads}<th>cost</th><th>saved</th></tr>'
+    ]
+    for group, counts in groups:
+        total = sum(counts)
+        cost = replay.cost(counts)
+        saved = replay.cost([0] * (len(counts) - 1) + [total]) - cost
+        shares = "".join(f"<td>{_share(count, total)}</td>" for count in counts)
+        lines.append(
+            f"<tr><td>{escape(group)}</td><td>{total:,}</td>{shares}<td>{cost:,.2f}</td><td>{saved:,.2f}</td></tr>"
+        )
+    return "".join([*lines, "</table></div>"])
+
+
+def _shortened(text: str) -> str:
+    return escape(text[:NEAR_CHARS]) + ("…" if len(text) > NEAR_CHARS else "")
+
+
+class Prices(msgspec.Struct, frozen=True):
+    """Prices of 1,000 queries as they were given on the command line."""
+
+    small: float | None
+    large: float | None
+    named: dict[str, float]
+
+    def of(self, policy: Policy) -> dict[str, float]:
+        """By tier: the first has the small model's price, the last the large one's, unless they are named.
+
+        Raises `ValueError` for a name that is no tier, or a price that is none.
+        """
+        if unknown := [name for name in self.named if name not in policy.names]:
+            raise ValueError(f"--price {unknown[0]}: not a tier; accepted: {', '.join(policy.names)}")
+        found = dict(self.named)
+        if self.small is not None:
+            found.setdefault(policy.names[0], self.small)
+        if self.large is not None:
+            found.setdefault(policy.names[-1], self.large)
+        for name, price in found.items():
+            if not 0 <= price < float("inf"):
+                raise ValueError(f"the price of {name} is {price}; accepted: a number, at least 0")
+        return found

@@ -1,0 +1,208 @@
+"""What would have gone where: counted once each, in bounded memory, on a page that stands alone."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from handler import replay
+from handler.cli import main
+from handler.offline import LocalRouter
+from handler.policy import Tier
+from handler.replay import Prices, Replay, page
+from tests.models import TASKS, make_toy
+
+Captured = pytest.CaptureFixture[str]
+PRICES = {"fast": 1.0, "slow": 10.0}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> LocalRouter:
+    return LocalRouter.open(make_toy(tmp_path_factory.mktemp("toy")))
+
+
+def replayed(folder: Path, local: LocalRouter, lines: Iterator[str] | list[str]) -> Replay:
+    path = folder / "log.jsonl"
+    path.write_text("\n".join(lines))
+    found = Replay(local.policy, PRICES)
+    found.add(path, local)
+    return found
+
+
+def line(text: str, **members: str) -> str:
+    more = "".join(f', "{name}": {value}' for name, value in members.items())
+    return f'{{"text": "{text}"{more}}}'
+
+
+def test_every_query_is_counted_where_it_would_have_gone(tmp_path: Path, local: LocalRouter) -> None:
+    found = replayed(tmp_path, local, [line("coding")] * 3 + [line("summarization")] * 2)
+
+    assert found.by_tier == [2, 3]
+    assert found.by_task == {"coding": [0, 3], "summarization": [2, 0]}
+
+
+def test_money_is_counted_by_the_thousand(tmp_path: Path, local: LocalRouter) -> None:
+    found = replayed(tmp_path, local, [line("coding")] * 300 + [line("summarization")] * 700)
+
+    assert found.cost_routed == pytest.approx(0.7 * 1 + 0.3 * 10)
+    assert found.cost_last == pytest.approx(10)
+
+
+def test_queries_are_counted_by_day(tmp_path: Path, local: LocalRouter) -> None:
+    found = replayed(
+        tmp_path, local, [line("coding", time='"2026-11-26T23:00:00Z"'), line("coding", time='"2026-11-27"')]
+    )
+
+    assert found.by_day == {"2026-11-26": [0, 1], "2026-11-27": [0, 1]}
+
+
+def test_a_body_that_holds_nothing_to_read_goes_to_the_last_tier(tmp_path: Path, local: LocalRouter) -> None:
+    image = '{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}'
+
+    found = replayed(tmp_path, local, [line("summarization"), image])
+
+    assert found.by_task == {"summarization": [1, 0], replay.UNREAD: [0, 1]}
+
+
+def test_outcomes_say_what_the_routes_would_have_been_worth(tmp_path: Path, local: LocalRouter) -> None:
+    found = replayed(
+        tmp_path,
+        local,
+        [line("summarization", small="0.5", large="1"), line("coding", small="0", large="1")],
+    )
+
+    assert found.quality == [0.5, 1.5, 2.0]
+    assert found.wrong == 1
+
+
+def test_the_queries_nearest_to_the_line_are_kept_once_each(
+    tmp_path: Path, local: LocalRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "NEAR_MAX", 3)
+    texts = [f"summarization {'word ' * n}" for n in range(8)] * 2
+
+    found = replayed(tmp_path, local, [line(text) for text in texts])
+
+    boundary = local.policy.boundaries()[0]
+    every = {text: abs(local.classify_one(text).need - boundary) for text in texts}
+    nearest = sorted(every.values())[:3]
+    assert [abs(need - boundary) for _, _, need, _ in found.near] == pytest.approx(nearest, abs=1e-5)
+
+
+def test_days_without_end_are_bounded(
+    tmp_path: Path, local: LocalRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "DAYS_MAX", 5)
+
+    found = replayed(tmp_path, local, [line("coding", time=f'"2026-01-{day:02d}"') for day in range(1, 29)])
+
+    assert len(found.by_day) == 6
+    assert sum(sum(counts) for counts in found.by_day.values()) == 28
+
+
+class Tags(HTMLParser):
+    """Collects tags and attributes, and what is open at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def shown(found: Replay, *, texts: bool = True) -> str:
+    return page(found, title="Replay of <log>", model="0123456789ab", texts=texts)
+
+
+def test_a_page_stands_alone(tmp_path: Path, local: LocalRouter) -> None:
+    html = shown(replayed(tmp_path, local, [line("coding", time='"2026-11-26"')]))
+
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == []
+    assert not tags.names & {"script", "link", "img", "iframe", "object", "form", "a"}
+    assert not tags.attributes & {"src", "href", "action", "onload"}
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", html)
+
+
+def test_what_a_query_says_is_text_on_the_page_and_nothing_else(tmp_path: Path, local: LocalRouter) -> None:
+    html = shown(replayed(tmp_path, local, [line("<script>alert(1)</script><img src=x> coding")]))
+
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_texts_can_be_left_out_of_the_page(tmp_path: Path, local: LocalRouter) -> None:
+    html = shown(replayed(tmp_path, local, [line("coding of a secret")]), texts=False)
+
+    assert "secret" not in html
+    assert "1 queries; their texts were left out" in html
+
+
+def test_a_page_without_a_query_by_day_says_nothing_of_days(tmp_path: Path, local: LocalRouter) -> None:
+    assert "By day" not in shown(replayed(tmp_path, local, [line("coding")]))
+
+
+@pytest.mark.parametrize(
+    ("prices", "told"),
+    [
+        (Prices(None, 5.0, {}), "no price for fast"),
+        (Prices(1.0, 5.0, {"middle": 2.0}), "--price middle: not a tier; accepted: fast, slow"),
+        (Prices(-1.0, 5.0, {}), "the price of fast is -1.0; accepted"),
+        (Prices(1.0, float("nan"), {}), "the price of slow is nan; accepted"),
+    ],
+)
+def test_prices_that_do_not_fit_the_policy_are_refused(prices: Prices, told: str, local: LocalRouter) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        Replay(local.policy, prices.of(local.policy))
+
+
+def test_a_tier_between_the_first_and_the_last_has_a_price_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    tiers = [Tier("s", 0.1), Tier("m", 0.5), Tier("l", 1.0)]
+    path.write_text("\n".join(f"[[tier]]\nname = '{t.name}'\nneed_max = {t.need_max}" for t in tiers))
+    local = LocalRouter.open(make_toy(tmp_path / "toy"), policy_file=path)
+
+    prices = Prices(1.0, 9.0, {"m": 3.0}).of(local.policy)
+
+    assert Replay(local.policy, prices).cost([1000, 1000, 1000]) == 13.0
+
+
+def test_the_command_prints_the_finding_and_writes_the_page(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log, out = tmp_path / "log.csv", tmp_path / "page.html"
+    log.write_text("text,time\n" + "".join(f"{TASKS[i % 10]},2026-11-{i % 9 + 10}\n" for i in range(50)))
+
+    code = main(["replay", str(log), "--price-small", "1", "--price-large", "10", "--out", str(out)])
+
+    assert code == 0
+    assert "saved: 0.18 (36.0%)" in capsys.readouterr().out
+    assert "Replay of log.csv" in out.read_text()
+
+
+def test_the_command_without_prices_says_which_are_missing(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    (tmp_path / "log.jsonl").write_text(line("coding"))
+
+    assert main(["replay", str(tmp_path / "log.jsonl"), "--price-large", "10"]) == 2
+
+    assert "no price for fast" in capsys.readouterr().err
