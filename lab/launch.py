@@ -136,8 +136,9 @@ def pinned(to: Sequence[int]) -> Iterator[None]:
 class Server:
     """A process that listens on a port of 127.0.0.1. Use as a context manager.
 
-    It leads a session of its own: a Ctrl-C at the terminal is for who started it, and
-    whatever it started ends with it.
+    It leads a process group of its own: a Ctrl-C at the terminal is for who started it, and
+    whatever it started ends with it. No session of its own: where the kernel shares the CPU out
+    by sessions, who drives and who is driven would not be on one footing.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class Server:
                     env=self._environ,
                     stdout=self._log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,
+                    process_group=0,
                 )
             except FileNotFoundError:
                 self._log.close()

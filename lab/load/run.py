@@ -142,7 +142,7 @@ def started(
     with log.open("wb") as words:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=words, stderr=words,
-            start_new_session=True,
+            process_group=0,
         )  # fmt: skip
     try:
         yield process

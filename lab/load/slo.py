@@ -17,7 +17,6 @@ HIT_P99_MS = 10.0
 P99_MS = 100.0
 FAILED = 0.001  # 5xx for the availability of 99.9%; errors of any kind for the rate of errors
 REFUSED = 0.01  # where the alert QueriesShed fires
-HIT_RATE = 0.3
 LATE_MS = 5.0  # later than that in one of a hundred, and the driver is part of every figure
 
 
