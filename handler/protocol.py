@@ -7,6 +7,7 @@ Knows nothing of queries, nor of the framework.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, MutableSet
 from typing import Any
 
@@ -41,7 +42,7 @@ def conform(
                   on sending to it
     refuse_hosts  answers a request with more than one `host` line, which a proxy before us may have
                   read another way
-    discard_s     what reading a body may take that the answer did not need, from the request's head on
+    discard_s     until so many seconds after its head a body is read that the answer did not need
     busy          holds the peers of requests that are being answered
     """
 
@@ -49,17 +50,23 @@ def conform(
         headers: Headers = scope["headers"]
         method = scope["method"]
         peer = scope["client"]
-        if busy is not None:
-            busy.add(peer)
-        body = _Body(receive, headers, discard_s) if method not in ("GET", "HEAD") else None
+        hosts, length = 0, b""
+        for name, value in headers:  # every request pays for this, so once for all
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                length = value
+        body = _Body(receive, length) if method not in ("GET", "HEAD") else None
         extra: Headers = []
         if origins is not None and (origin := _value(headers, b"origin")):
             extra = origins.answer(origin)
+        if busy is not None:
+            busy.add(peer)
 
         async def closing_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if body is not None and not body.ended and _is_whole(message):
-                    await body.discard(GAP_S if message["status"] < 400 else discard_s)
+                    await body.discard(headers, discard_s, GAP_S if message["status"] < 400 else discard_s)
                 if extra:
                     message["headers"] = [*message["headers"], *extra]
                 if closing():
@@ -67,7 +74,7 @@ def conform(
             await send(message)
 
         try:
-            if [name for name, _ in headers].count(b"host") > 1:
+            if hosts > 1:
                 await refuse_hosts(scope, receive, closing_send)
             elif origins is not None and _is_preflight(method, headers):
                 extra = []
@@ -87,38 +94,44 @@ def conform(
 
 
 class _Body:
-    """A request's body on its way to the application, and to nobody once it is refused."""
+    """A request's body on its way to the application, and to nobody once it is refused.
 
-    __slots__ = ("_discard_until", "_headers", "_read", "_receive", "ended")
+    ended  nothing more of it will come
+    """
 
-    def __init__(self, receive: Receive, headers: Headers, discard_s: float) -> None:
-        self.ended = False
+    __slots__ = ("_left", "_receive", "_since", "ended")
+
+    def __init__(self, receive: Receive, length: bytes) -> None:
+        self._since = time.monotonic()
+        # Bytes that are still to come, where the request says how many; negative where it does not.
+        self._left = int(length) if length.isdigit() and len(length) < 20 else -1
+        self.ended = self._left == 0
         self._receive = receive
-        self._headers = headers
-        self._discard_until = asyncio.get_running_loop().time() + discard_s
-        self._read = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] != "http.request" or not message.get("more_body"):
             self.ended = True
-        else:
-            self._read += len(message["body"])
+        elif self._left >= 0:
+            self._left -= len(message["body"])
+            self.ended = self._left <= 0
         return message
 
-    async def discard(self, gap_s: float) -> None:
-        """Read on to the end, as far as the bounds allow, or until nothing has come for `gap_s` seconds."""
-        length = _value(self._headers, b"content-length")
-        declared = int(length) if length.isdigit() and len(length) < 20 else None
-        if declared is not None and not self._read < declared <= DISCARD_MAX_BYTES:
+    async def discard(self, headers: Headers, within_s: float, gap_s: float) -> None:
+        """Read on to the end, or until nothing has come for `gap_s` seconds.
+
+        within_s  seconds from when the request's head had come
+        """
+        if self._left > DISCARD_MAX_BYTES:
             return
-        if _value(self._headers, b"expect").lower() == b"100-continue":
+        if _value(headers, b"expect").lower() == b"100-continue":
             return  # its sender waits for us to ask for it
         loop = asyncio.get_running_loop()
+        until, read = loop.time() + within_s - (time.monotonic() - self._since), 0
         try:
-            while not self.ended and self._read < (declared or DISCARD_MAX_BYTES):
-                async with asyncio.timeout_at(min(self._discard_until, loop.time() + gap_s)):
-                    await self.receive()
+            while not self.ended and read < DISCARD_MAX_BYTES:
+                async with asyncio.timeout_at(min(until, loop.time() + gap_s)):
+                    read += len((await self.receive()).get("body", b""))
         except TimeoutError:
             pass
 
