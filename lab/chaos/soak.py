@@ -33,7 +33,7 @@ def soak(seconds: float) -> list[Row]:
     with Served(patient=False) as served:
         codes, samples = _mixed(served, seconds)
         errors = [line for line in served.lines() if line.get("error_type") == "InternalError"]
-    steady = [sample for sample in samples if sample.at_s >= warm_s]
+    steady = [sample for sample in samples if sample.at_s >= warm_s] or samples
     third = max(1, len(steady) // 3)
     first, last = steady[:third], steady[-third:]
     grown = _mean([s.memory_mb for s in last]) / _mean([s.memory_mb for s in first]) - 1

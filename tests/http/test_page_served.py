@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from handler.page import FOLDER
-from tests.served import Served
+from lab.launch import Served
 
 
 @pytest.fixture(scope="module")
