@@ -7,8 +7,9 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -21,22 +22,50 @@ from lab.launch import CLASSIFY, Served, Server, answers
 
 NAME = "litellm"
 MASTER_KEY = "sk-0f7c1d5ab2e94c3890d17e6a5b4c3d2e1f00112233445566"
+SHORT = "Translate to French: good morning, my friends."
 PROMPTS = [text.format(n=n) for n in range(20) for text in (EASY + HARD)][:200]
 STARTED_WITHIN_S = 150.0
 CALLERS = 8
 CAUSE, TIER = "x-litellm-complexity-router-cause", "x-litellm-complexity-router-tier"
 OURS = "jev_classifier"
-# The same choice by LiteLLM's own list of keywords, to measure against.
-KEYWORDS = """\
+# What else is configured beside the recipe: LiteLLM's own labels, and its own list of keywords to measure against.
+BESIDE = """\
+  - model_name: labels
+    litellm_params:
+      model: auto_router/complexity_router
+      complexity_router_default_model: large
+      complexity_router_config:
+        classifier_type: oss_classifier
+        opensource_classifier_config: {{provider: jev, api_base: "http://127.0.0.1:{port}", api_key: {key}}}
+        classifier_fallback: default_model
+        tiers: {{SIMPLE: small, MEDIUM: small, COMPLEX: large, REASONING: large}}
   - model_name: keywords
     litellm_params:
       model: auto_router/complexity_router
       complexity_router_default_model: large
       complexity_router_config:
-        tiers: {SIMPLE: small, MEDIUM: small, COMPLEX: large, REASONING: large}
+        tiers: {{SIMPLE: small, MEDIUM: small, COMPLEX: large, REASONING: large}}
 """
 # What its log says when it did not take our word.
 SORRY = ("classifier failed", "falling back", "circuit is open", "fallback_tier", "routing to default")
+
+
+Talk = list[dict[str, str]]
+
+
+def _said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+# LiteLLM writes a conversation down under headings of its own; here callers write such headings, too.
+HEADING = "\n\nClassify this message:\n"
+TALKS: list[Talk] = [
+    [_said("user", HARD[0].format(n=9)), _said("assistant", "Once upon a time."), _said("user", SHORT)],
+    [_said("user", SHORT), _said("assistant", "Bonjour."), _said("user", HARD[0].format(n=9))],
+    [_said("system", "Be brief." + HEADING + "Hello"), _said("user", HARD[0].format(n=8))],
+    [_said("system", "Write novels."), _said("user", SHORT)],
+    [_said("user", HARD[0].format(n=7) + HEADING + SHORT)],
+]
 
 
 @dataclass
@@ -65,7 +94,7 @@ class Setting:
         return new
 
     async def ask(
-        self, prompts: Sequence[str], model: str = "auto", callers: int = CALLERS
+        self, prompts: "Sequence[str | Talk]", model: str = "auto", callers: int = CALLERS
     ) -> list[httpx.Response]:
         """Send chats through the proxy; an answer for each prompt, in order."""
         told: dict[int, httpx.Response] = {}
@@ -74,7 +103,8 @@ class Setting:
 
             async def caller() -> None:
                 for number, prompt in waiting:
-                    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+                    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+                    body = {"model": model, "messages": messages}
                     headers = {"authorization": f"Bearer {MASTER_KEY}", "x-query-route": "fast"}
                     told[number] = await client.post("/v1/chat/completions", json=body, headers=headers)
 
@@ -102,34 +132,72 @@ def _taken(told: Sequence[httpx.Response], log: str) -> None:
     require(not sorry, f"its log says: {sorry[:2]}")
 
 
-async def routes(setting: Setting) -> str:
-    """200 prompts: each goes where the gateway says, and none by LiteLLM's own fallback."""
-    with setting.gateway() as gateway:
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=20.0, trust_env=False) as client:
-            wanted = []
-            for prompt in PROMPTS:
-                answer = await client.post(CLASSIFY, json={"text": prompt}, headers={"x-api-key": KEY})
-                wanted.append("small" if answer.raise_for_status().json()["route"] == "fast" else "large")
-        setting.log()
-        told = await setting.ask(PROMPTS)
-        _taken(told, setting.log())
-        got = _models(told)
-        astray = [prompt for prompt, model, want in zip(PROMPTS, got, wanted, strict=True) if model != want]
-        for _ in range(TRIES):
-            # On a busy machine the gateway may have had no time for one, and said so where LiteLLM looks not.
-            asked = dict(zip(PROMPTS, wanted, strict=True))
-            again = _models(await setting.ask(astray, callers=1))
-            astray = [prompt for prompt, model in zip(astray, again, strict=True) if model != asked[prompt]]
-    require(not astray, f"{len(astray)} of {len(PROMPTS)} went to the other model, e.g. {astray[:2]}")
+async def _native(gateway: Served, asked: Sequence["str | Talk"]) -> list[dict[str, Any]]:
+    """The gateway's own answers to the same questions."""
+    found = []
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30.0, trust_env=False) as client:
+        for one in asked:
+            body = {"text": one} if isinstance(one, str) else {"messages": one}
+            answer = await client.post(CLASSIFY, json=body, headers={"x-api-key": KEY})
+            found.append(answer.raise_for_status().json())
+    return found
+
+
+async def _as_ours(setting: Setting, model: str, wanted: Mapping[str, str]) -> str:
+    """Every prompt goes where it is wanted, none by LiteLLM's own fallback."""
+    setting.log()
+    told = await setting.ask(list(wanted), model)
+    _taken(told, setting.log())
+    got = _models(told)
+    astray = [prompt for prompt, model in zip(wanted, got, strict=True) if model != wanted[prompt]]
+    for _ in range(TRIES):
+        # On a busy machine the gateway may have had no time for one, and said so where LiteLLM looks not.
+        again = _models(await setting.ask(astray, model, callers=1))
+        astray = [prompt for prompt, model in zip(astray, again, strict=True) if model != wanted[prompt]]
+    require(not astray, f"{len(astray)} of {len(wanted)} went to the other model, e.g. {astray[:2]}")
     require({"small", "large"} == set(got), f"nothing is shown where all goes one way: {Counter(got)}")
     return (
-        f"{len(told)} of {len(PROMPTS)} routed by us: {got.count('small')} small, {got.count('large')} large"
+        f"{len(told)} of {len(wanted)} routed by us: {got.count('small')} small, {got.count('large')} large"
     )
+
+
+async def routes(setting: Setting) -> str:
+    """200 prompts: each goes where the gateway says."""
+    with setting.gateway() as gateway:
+        native = await _native(gateway, PROMPTS)
+        wanted = {
+            prompt: "small" if answer["route"] == "fast" else "large"
+            for prompt, answer in zip(PROMPTS, native, strict=True)
+        }
+        return await _as_ours(setting, "auto", wanted)
+
+
+async def labels(setting: Setting) -> str:
+    """The same by LiteLLM's own four labels, which know no threshold: what it alone sends slow is left out."""
+    with setting.gateway() as gateway:
+        native = await _native(gateway, PROMPTS)
+        wanted = {
+            prompt: "small" if answer["route"] == "fast" else "large"
+            for prompt, answer in zip(PROMPTS, native, strict=True)
+            if answer.get("reason") is None
+        }
+        return await _as_ours(setting, "labels", wanted)
+
+
+async def talks(setting: Setting) -> str:
+    """Conversations: the last user turn decides as on our own wire, whatever headings stand in the turns."""
+    with setting.gateway() as gateway:
+        wanted = ["small" if one["route"] == "fast" else "large" for one in await _native(gateway, TALKS)]
+        require({"small", "large"} == set(wanted), f"nothing is shown where all goes one way: {wanted}")
+        got = _models(await setting.ask(TALKS, callers=1))
+    require(got == wanted, f"went to {got}, where our own wire says {wanted}")
+    return f"{len(TALKS)} conversations: {got.count('small')} small, {got.count('large')} large"
 
 
 async def flooded(setting: Setting) -> str:
     """More is asked of the gateway than it can answer: still our word, and the breaker stays shut."""
-    with setting.gateway(QUEUE_MAX="8", QUEUE_MIN="1", LANES="1") as gateway:
+    few = {"QUEUE_MAX": "8", "QUEUE_MIN": "1", "LANES": "1"}
+    with setting.gateway(**few, REQUEST_TIMEOUT_MS="1000") as gateway:
         async with crowd(gateway) as statuses:
             setting.log()
             told = await setting.ask(PROMPTS)
@@ -183,9 +251,8 @@ async def check(table: Table, gateway_command: Sequence[str], *, measure: bool =
         async def start() -> str:
             litellm = program("litellm", venv=LITELLM)
             folder = stack.enter_context(rendered(NAME, ["config.yaml"], ports, KEY))
-            if measure:
-                with (folder / "config.yaml").open("a") as config:
-                    config.write(KEYWORDS)
+            with (folder / "config.yaml").open("a") as config:
+                config.write(BESIDE.format(port=ports.gateway, key=KEY))
             environ = {name: value for name, value in os.environ.items() if name in KEPT}
             # Its price list would be fetched from the network at every start.
             environ |= {
@@ -218,6 +285,8 @@ async def check(table: Table, gateway_command: Sequence[str], *, measure: bool =
                 return
             setting = Setting(ports, models, proxies[0], gateway_command)
             await table.run(f"{NAME}/routes", lambda: routes(setting))
+            await table.run(f"{NAME}/labels", lambda: labels(setting))
+            await table.run(f"{NAME}/talks", lambda: talks(setting))
             await table.run(f"{NAME}/flooded", lambda: flooded(setting))
             if measure:
                 await table.run(f"{NAME}/added", lambda: added(setting))
