@@ -10,6 +10,7 @@ COPY requirements/serve.txt requirements/serve.txt
 RUN /opt/pip/bin/pip --python /opt/gateway/bin/python --disable-pip-version-check --no-cache-dir \
         install --quiet --no-compile --no-deps --require-hashes -r requirements/serve.txt
 COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY scripts/backend.py scripts/backend.py
 COPY handler handler
 RUN /opt/pip/bin/pip --python /opt/gateway/bin/python --disable-pip-version-check --no-cache-dir \
         install --quiet --no-compile --no-deps --no-build-isolation . \

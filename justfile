@@ -60,6 +60,11 @@ chaos *arguments: (_install "dev")
 integrations *arguments: (_install "dev") (_install "integrations")
     {{ python }} -m lab.integrations "$@"
 
+# Build the wheel, with the model inside it, into dist/
+wheel: (_install "serve")
+    .venv/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+    @ls -l dist
+
 # Build the serving image
 image *arguments:
     docker build --build-arg REVISION="$(git rev-parse HEAD 2>/dev/null || echo unknown)" -t query-gateway:latest "$@" .

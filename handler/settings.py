@@ -58,13 +58,18 @@ def _doc(text: str) -> Meta:
     return Meta(description=text)
 
 
+MODEL_PATH = "models/quantized"
+# Where a wheel holds its model (scripts/backend.py); a checkout has none there.
+BUNDLED_MODEL = Path(__file__).with_name("bundled_model")
 WIRES = ("route",)
 
 
 class Settings(msgspec.Struct, frozen=True):
     """The gateway's settings. Read them with `from_env`."""
 
-    model_path: Annotated[str, _doc("Folder of the model that is served.")] = "models/quantized"
+    model_path: Annotated[
+        str, _doc("Folder of the model that is served; from an installed wheel, the one inside it.")
+    ] = MODEL_PATH
     host: Annotated[str, _doc("Address to listen on (the image sets 0.0.0.0).")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on (the image sets 8000).")] = 8080
     batch_max_size: Annotated[Count, _doc("Most queries in one model run.")] = 32
@@ -235,6 +240,9 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def model_folder(self) -> Path:
+        """The folder that `model_path` names; from an installed wheel, without one, the model inside it."""
+        if self.model_path == MODEL_PATH and BUNDLED_MODEL.is_dir():
+            return BUNDLED_MODEL
         return Path(self.model_path).absolute()
 
 
