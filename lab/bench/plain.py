@@ -121,6 +121,6 @@ def _loops(rounds: int, seconds: float, ours: Server, fastapi: Server) -> list[R
         ),
         at_most(
             f"refused of {codes['ours'].total()} (FastAPI: {codes['fastapi'].total() - codes['fastapi'][200]})",
-            str(refused), 1 + refused, 1, "0", ratio=True,
+            str(refused), 1 + refused, 1, "0",
         ),
     ]  # fmt: skip
