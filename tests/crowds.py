@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from handler.batching import Plan, Ticket
 from handler.errors import Overloaded
@@ -105,7 +106,7 @@ class Machine:
             took_s = (took_s + self._owed_s / self.cpus) * self.slowness
             self._owed_s = 0.0
             self.free -= 1
-            self.at(self.now + took_s, lambda batch=batch, took_s=took_s: self._ended(batch, took_s))
+            self.at(self.now + took_s, partial(self._ended, batch, took_s))
 
     def _ended(self, batch: list[Ticket], took_s: float) -> None:
         self.free += 1

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lab.drive import Driver, Outcome, percentile, poisson, request, requests
 from lab.launch import Served, apart
@@ -54,7 +54,7 @@ def asks(words: int, seed: int) -> Iterator[bytes]:
 
 
 def _waiting(
-    where: str, served: Served, levels: dict[int, Sequence[int]], seconds: float, found: list[Row]
+    where: str, served: Served, levels: Mapping[int, Sequence[int]], seconds: float, found: list[Row]
 ) -> float:
     """Closed loops of callers. Returns the best rate of the shortest texts."""
     best = 0.0

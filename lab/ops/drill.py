@@ -263,7 +263,7 @@ class Drill:
         return any(one["labels"]["alertname"] == alert for one in found)
 
     def ready(self) -> None:
-        self.until(lambda: answers(f"{self.url('gateway')}/health/ready"), 20, "the gateway is ready")
+        self.until(lambda: answers(f"{self.url('gateway')}/health/ready"), 60, "the gateway is ready")
 
     def play(self) -> None:
         self.with_training_mix()
@@ -271,7 +271,7 @@ class Drill:
         self.gateway()
         self.ready()
         self.watchers()
-        self.until(lambda: answers(f"{self.url('prometheus')}/-/ready"), 20, "Prometheus is ready")
+        self.until(lambda: answers(f"{self.url('prometheus')}/-/ready"), 60, "Prometheus is ready")
         gateway = self.ports["gateway"]
         with traffic(gateway):
             time.sleep(15)
