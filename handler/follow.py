@@ -109,9 +109,14 @@ class Follower:
         """Why what a setting names is not in force as it stands on disk; None when it is, or is not followed."""
         return next((item.trouble for item in self.items if item.setting == setting), None)
 
+    def add(self, item: Followed) -> None:
+        """Follow one thing more from now on."""
+        self.items.append(item)
+        self._calls[item.setting] = OneAtATime(f"follow {item.setting}")
+
     async def run(self) -> None:
-        """Follow for ever; at once over where there is nothing to follow."""
-        while self.items:
+        """Follow for ever."""
+        while True:
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._nudged.wait()

@@ -6,6 +6,7 @@ looks at the model's files, on a thread of its own.
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 from handler import __version__, wire
 from handler.aside import OneAtATime
@@ -95,7 +96,10 @@ class Health:
             device="cpu",
             tasks=list(model.tasks),
             files=files,
-            error=model.reason,
+            error=model.reason or self._follower.trouble("MODEL_PATH"),
+            since=datetime.fromtimestamp(model.since, UTC).isoformat(timespec="seconds")
+            if model.loaded
+            else None,
             curve=[wire.CurveCheck(**point) for point in model.curve],
         )
 

@@ -1,10 +1,12 @@
 """What holds the model and its policy: nothing yet and the reason why, or what is in service.
 
-`ModelHolder.fill` tries to load from one folder until it succeeds. A query takes
-`serving` once and uses it to its end, so that no answer mixes two models or policies.
+`ModelHolder.fill` tries to load from one folder until it succeeds; `swap` puts another
+model in its place. A query takes `serving` once and uses it to its end, so that no
+answer mixes two models or policies.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -49,6 +51,7 @@ class ModelHolder:
         threshold: float = THRESHOLD,
         policy_file: PolicyFile | None = None,
         placed: Callable[[Serving], None] = lambda serving: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """
         load         blocks and raises `ModelError`; it is called on a thread
@@ -56,6 +59,7 @@ class ModelHolder:
         threshold    of the first of two tiers
         policy_file  an operator's own policy, if any
         placed       told of every model and policy that go into service
+        now          seconds since 1970
         """
         self.folder = folder
         self.reason: str | None = "the model is still being loaded"
@@ -65,6 +69,8 @@ class ModelHolder:
         self._policy_file = policy_file
         self._log = log
         self._placed = placed
+        self._now = now
+        self._since = 0.0
         self._serving: Serving | None = None
         self._files: tuple[tuple[Fingerprint, Serving | None], FilesState] | None = None
 
@@ -92,7 +98,9 @@ class ModelHolder:
         return ModelStatistics(
             loaded=True,
             path=path,
+            name=manifest.name,
             version=self._serving.router.version,
+            since=self._since,
             tasks=tuple(manifest.tasks),
             training_mix=manifest.training_mix,
             curve=tuple(msgspec.structs.asdict(point) for point in manifest.curve),
@@ -134,6 +142,18 @@ class ModelHolder:
         if slow := kept_slow(router.manifest.policy, self._fast_tasks):
             self._log.warning("new_tasks_kept_slow", tasks=slow, message=KEPT_SLOW)
 
+    def swap(self, router: "Router") -> dict[str, Any]:
+        """Take a new model into service between two batches. Returns facts for the log.
+
+        A query that has begun ends with the model it began with; the old one is freed with
+        the last of them. Raises as `place` does; then the old one stays.
+        """
+        old = self._serving
+        if old is None or router.manifest != old.router.manifest:
+            self._put(router, self._policy_file)
+        facts = {"path": str(self.folder), "version": router.version, "tasks": router.manifest.tasks}
+        return facts | ({"replaces": old.router.version} if old else {})
+
     def place_policy(self, file: PolicyFile) -> dict[str, Any]:
         """Follow another policy file from now on; the caches stay as they are. Returns facts for the log.
 
@@ -146,6 +166,8 @@ class ModelHolder:
 
     def _put(self, router: "Router", file: PolicyFile | None) -> None:
         policy = policy_of(router, self._fast_tasks, threshold=self._threshold, file=file)
+        if self._serving is None or router is not self._serving.router:
+            self._since = self._now()
         self._serving = Serving(router, policy)
         self.reason = None
         self._placed(self._serving)

@@ -26,7 +26,7 @@ from handler.machine import Files, open_files
 from handler.policy import UnknownTask
 from handler.policy_file import PolicyError
 from handler.settings import Settings
-from handler.wiring import Parts, assemble, load_router
+from handler.wiring import Parts, assemble, followed_model, load_router
 
 if TYPE_CHECKING:
     from granian.server.embed import Server
@@ -154,6 +154,9 @@ class Process:
         await self.parts.model.fill(first_load)
         gc.freeze()
         gc.enable()
+        # On a thread: the volume that it stands on may hang.
+        followed = aside.start(lambda: followed_model(self.settings, self.parts.model), "follow MODEL_PATH")
+        self.parts.follower.add(await asyncio.wrap_future(followed))
 
     async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
         """Answer all that was accepted, then close.

@@ -93,14 +93,17 @@ class PolicyStatistics(msgspec.Struct, frozen=True):
 class ModelStatistics(msgspec.Struct, frozen=True):
     """The model in service.
 
-    version, tasks, training_mix   empty while there is none
+    name, version, tasks, training_mix   empty while there is none
+    since                          when it went into service, in seconds since 1970
     curve                          what each threshold does, as its builder measured it
     reason                         why there is none
     """
 
     loaded: bool
     path: str
+    name: str = ""
     version: str = ""
+    since: float = 0.0
     tasks: tuple[str, ...] = ()
     training_mix: Mapping[str, float] = {}
     curve: tuple[Mapping[str, float], ...] = ()

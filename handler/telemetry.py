@@ -161,7 +161,10 @@ class Telemetry:
 
     def watch_model(self, read: Callable[[], ModelStatistics]) -> None:
         self._gauge("model_loaded", "1 when a model is loaded.").set_function(lambda: read().loaded)
-        self.registry.register(_TrainingShare(read))
+        self._gauge(
+            "model_since_seconds", "When the model went into service, in seconds since 1970; 0 without one."
+        ).set_function(lambda: read().since)
+        self.registry.register(_ModelInService(read))
 
     def watch_policy(self, read: Callable[[], PolicyStatistics | None]) -> None:
         self.registry.register(_PolicyInForce(read))
@@ -286,21 +289,32 @@ class Telemetry:
         return Histogram("query_gateway_" + key, text, labels, buckets=buckets, registry=self.registry)
 
 
-class _TrainingShare(Collector):
-    """A gauge that does not exist while there is no model, or where it does not say."""
+class _ModelInService(Collector):
+    """The model as it is now: the one before it leaves no series behind, and without one there are none."""
 
     def __init__(self, read: Callable[[], ModelStatistics]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily(
-            "query_gateway_training_share",
-            "Share of each task in what the model was trained on; absent where the model does not say.",
-            labels=["task"],
+        found = self._read()
+        if not found.loaded:
+            return
+        info = GaugeMetricFamily(
+            "query_gateway_model_info",
+            "Always 1; the labels say which model runs.",
+            labels=["name", "version"],
         )
-        for task, share in self._read().training_mix.items():
-            family.add_metric([task], share)
-        return [family] if family.samples else []
+        info.add_metric([found.name, found.version], 1)
+        yield info
+        if found.training_mix:
+            shares = GaugeMetricFamily(
+                "query_gateway_training_share",
+                "Share of each task in what the model was trained on; absent where the model does not say.",
+                labels=["task"],
+            )
+            for task, share in found.training_mix.items():
+                shares.add_metric([task], share)
+            yield shares
 
 
 class _PolicyInForce(Collector):

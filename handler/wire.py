@@ -148,7 +148,12 @@ class CurveCheck(msgspec.Struct, frozen=True):
 
 
 class ModelCheck(msgspec.Struct, frozen=True):
-    """The model in service. `curve` is empty where its builder did not measure one."""
+    """The model in service.
+
+    since   when it went into service (RFC 3339, UTC); None while there is none
+    error   why there is none, or why the one that stands on disk was refused
+    curve   empty where its builder did not measure one
+    """
 
     loaded: bool
     version: str | None
@@ -157,6 +162,7 @@ class ModelCheck(msgspec.Struct, frozen=True):
     tasks: list[str]
     files: FilesState
     error: str | None
+    since: str | None = None
     curve: list[CurveCheck] = []
 
 

@@ -15,6 +15,7 @@ import msgspec
 from handler import aside, policy_file, redis_url
 from handler.batching import Batcher, Plan
 from handler.cache import L1
+from handler.errors import ModelError
 from handler.follow import Followed, Follower
 from handler.gateway import Gateway
 from handler.health import Health
@@ -23,6 +24,7 @@ from handler.l2 import L2
 from handler.log import Log
 from handler.machine import usable_cpus
 from handler.model_holder import ModelHolder
+from handler.policy import UnknownTask
 from handler.policy_file import PolicyError, PolicyFile
 from handler.refusals import Refusals
 from handler.settings import Settings, SettingsError
@@ -131,6 +133,13 @@ def _followed(
     if operators is not None and (path := settings.ops_keys_file):
         found.append(_followed_keys("OPS_KEYS_FILE", path, operators))
     return found
+
+
+def followed_model(settings: Settings, model: ModelHolder) -> Followed:
+    """The model on disk, once there is one in service: the next is verified and proven, then swapped in."""
+    refuses = (ModelError, PolicyError, UnknownTask)
+    load = partial(load_router, settings)
+    return Followed("MODEL_PATH", "model", (model.folder,), load, model.swap, refuses)
 
 
 def _followed_keys(setting: str, path: str, keyring: Keyring) -> Followed:

@@ -14,6 +14,7 @@ from handler.errors import ModelError, ModelNotReady
 from handler.log import Log
 from handler.model import CurvePoint, Router
 from handler.model_holder import RETRY_S, ModelHolder
+from handler.policy import UnknownTask
 from handler.policy_file import PolicyError, PolicyFile, parse
 from tests import virtual
 from tests.fakes import FakeRouter
@@ -32,6 +33,10 @@ class Folder:
         if self.looks < self.good_at:
             raise ModelError(self.reason)
         return FakeRouter()  # type: ignore[return-value]
+
+
+def load_fake() -> Router:
+    return FakeRouter()  # type: ignore[return-value]
 
 
 async def at_once(_: float) -> None:
@@ -55,7 +60,7 @@ def test_a_model_that_appears_is_taken_up() -> None:
 
 def loaded(**options: Any) -> tuple[ModelHolder, io.StringIO]:
     lines = io.StringIO()
-    holder = ModelHolder(Path("models"), lambda: FakeRouter(), Log(lines), **options)  # type: ignore[arg-type, return-value]
+    holder = ModelHolder(Path("models"), load_fake, Log(lines), **options)
     holder.place(FakeRouter())  # type: ignore[arg-type]
     return holder, lines
 
@@ -91,7 +96,7 @@ def test_a_policy_file_that_does_not_fit_the_model_leaves_the_old_policy() -> No
 
 
 def test_a_policy_file_that_comes_before_the_model_waits_for_it() -> None:
-    holder = ModelHolder(Path("models"), lambda: FakeRouter(), Log(io.StringIO()))  # type: ignore[arg-type, return-value]
+    holder = ModelHolder(Path("models"), load_fake, Log(io.StringIO()))
 
     holder.place_policy(policy_file("[need]\ncreative_writing = 0.25"))
     holder.place(FakeRouter())  # type: ignore[arg-type]
@@ -124,7 +129,7 @@ def test_the_policy_in_force_is_told_with_its_threshold(
 
 
 def test_there_is_no_policy_to_tell_of_before_there_is_a_model() -> None:
-    assert ModelHolder(Path("m"), lambda: FakeRouter(), Log(io.StringIO())).policy_statistics() is None  # type: ignore[arg-type, return-value]
+    assert ModelHolder(Path("m"), load_fake, Log(io.StringIO())).policy_statistics() is None
 
 
 def test_an_operators_old_list_of_fast_tasks_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,3 +186,58 @@ def test_a_models_measured_curve_is_told_as_its_manifest_has_it() -> None:
     assert holder.statistics().curve == (
         {"threshold": 0.7, "share_fast": 0.4, "wrong_fast": 0.02, "easy_fast": 0.9},
     )
+
+
+def with_version(version: str, name: str) -> Router:
+    """A model of its own: other bytes, and so another manifest."""
+    router = FakeRouter()
+    router.version = version
+    router.manifest = msgspec.structs.replace(FakeRouter.manifest, name=name)
+    return router  # type: ignore[return-value]
+
+
+def test_a_new_model_takes_the_old_ones_place() -> None:
+    holder = ModelHolder(Path("models"), load_fake, Log(io.StringIO()), now=lambda: 7.0)
+    holder.place(with_version("old", "a"))
+
+    facts = holder.swap(with_version("new", "b"))
+
+    assert (holder.version, facts["version"], facts["replaces"]) == ("new", "new", "old")
+    assert holder.statistics().since == 7.0
+
+
+def test_a_query_that_has_begun_ends_with_the_model_it_began_with() -> None:
+    holder = ModelHolder(Path("models"), load_fake, Log(io.StringIO()))
+    holder.place(with_version("old", "a"))
+    begun = holder.serving
+
+    holder.swap(with_version("new", "b"))
+
+    assert (begun.router.version, holder.serving.router.version) == ("old", "new")
+
+
+def test_a_folder_that_was_only_touched_changes_nothing() -> None:
+    holder = ModelHolder(Path("models"), load_fake, Log(io.StringIO()))
+    holder.place(with_version("one", "a"))
+    before = holder.serving
+
+    holder.swap(with_version("one", "a"))
+
+    assert holder.serving is before
+
+
+def test_a_model_that_does_not_fit_the_operators_policy_leaves_the_old_one() -> None:
+    holder = ModelHolder(
+        Path("models"),
+        load_fake,
+        Log(io.StringIO()),
+        fast_tasks=["summarization"],
+    )
+    holder.place(with_version("old", "a"))
+    other = FakeRouter()
+    other.manifest = msgspec.structs.replace(FakeRouter.manifest, tasks=["coding"], policy={"coding": "slow"})
+
+    with pytest.raises(UnknownTask):
+        holder.swap(other)  # type: ignore[arg-type]
+
+    assert holder.version == "old"

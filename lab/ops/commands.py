@@ -115,6 +115,11 @@ DOCUMENT: dict[str, Command] = {
     "ls -lh models/quantized/": Command(r"manifest.json.*model.onnx.*tokenizer.json"),
     "ls -lh models/router/": Command(r"config.json.*model.safetensors.*tokenizer_config.json"),
     'docker logs -f query-gateway | grep "model"': Command(r'"event":"model_loaded"', endless=True),
+    # ModelRefused
+    "curl -s http://localhost:8080/health/deep | jq '.checks.model | {version, since, files, error}'": Command(
+        r'"version": "[0-9a-f]{12}".*"since": "20.*"files": "present".*"error": null'
+    ),
+    "docker kill --signal HUP query-gateway": Command(r"query-gateway"),
     # CrashLoop, InstanceDown, RouterFallback, Watchdog
     "docker inspect -f '{{.RestartCount}} restarts, exit code {{.State.ExitCode}}, OOMKilled {{.State.OOMKilled}}' query-gateway": Command(
         r"\d+ restarts, exit code \d+, OOMKilled (true|false)"
