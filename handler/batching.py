@@ -49,6 +49,9 @@ SINGLES_SEEN_S = 0.1
 # While single queries never end, a bulk query that has waited so long leaves after so many of their runs.
 BULK_PATIENCE_S = 0.1
 BULK_AFTER_RUNS = 7
+# A full queue is searched for queries that nobody wants any more no more often: in a storm of refusals
+# the search would cost more than they do.
+CLEAR_EVERY_S = 0.02
 # Nobody is sent away for longer, whatever the arithmetic says of a lane that hangs.
 RETRY_AFTER_MAX_S = 30
 
@@ -223,6 +226,7 @@ class Plan:
         self._short_at = -math.inf  # when fewer than half of `queue_min` waited last
         self._single_at = -math.inf  # when a single query came last
         self._runs_since_bulk = 0
+        self._cleared_at = -math.inf
         self._removed: list[tuple[Ticket, DropReason]] = []
 
     def __len__(self) -> int:
@@ -253,16 +257,24 @@ class Plan:
     def add(self, ticket: Ticket, now: float) -> None:
         """Queue a query. Full: raises `Overloaded`, never blocks."""
         line = self._bulk if ticket.bulk else self._single
-        if not self._has_room(line, ticket, now):
-            self._removed += line.remove_dead(now)
-            if not self._has_room(line, ticket, now):
-                raise self._refusal("more queries waiting than it can answer soon")
+        if not self._has_room(line, ticket, now) and not (
+            self._cleared(line, now) and self._has_room(line, ticket, now)
+        ):
+            raise self._refusal("more queries waiting than it can answer soon")
         if not self._in_time(ticket, now):
             raise self._refusal("too much to do to answer this query in its time")
         ticket.arrived = now
         line.append(ticket)
         if not ticket.bulk:
             self._single_at = now
+
+    def _cleared(self, line: Line, now: float) -> bool:
+        """Take out what nobody wants any more, unless that was done just now; whether it was done."""
+        if now - self._cleared_at < CLEAR_EVERY_S:
+            return False
+        self._cleared_at = now
+        self._removed += line.remove_dead(now)
+        return True
 
     def _has_room(self, line: Line, ticket: Ticket, now: float) -> bool:
         """Whether one more may wait."""
@@ -333,7 +345,8 @@ class Plan:
         size_max = min(self.size_max, self._run_max, math.ceil(len(line) / max(1, lanes_free)))
         tokens_max = self.tokens_max
         if line is self._bulk:
-            beside = now - self._single_at < SINGLES_SEEN_S
+            # Where single queries wait, this is the run now and then, which is worth its turn.
+            beside = now - self._single_at < SINGLES_SEEN_S and not len(self._single)
             tokens_max = min(tokens_max, BULK_TOKENS_BESIDE if beside else BULK_TOKENS_MAX)
         batch: list[Ticket] = []
         tokens = 0

@@ -72,8 +72,13 @@ class Settings(msgspec.Struct, frozen=True):
     ] = MODEL_PATH
     host: Annotated[str, _doc("Address to listen on (the image sets 0.0.0.0).")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on (the image sets 8000).")] = 8080
-    batch_max_size: Annotated[Count, _doc("Most queries in one model run.")] = 32
-    batch_max_tokens: Annotated[Count, _doc("Most tokens in one batch; one query always fits.")] = 1024
+    batch_max_size: Annotated[
+        Count,
+        _doc("Most queries in one model run. All lanes together hold a quarter of QUEUE_MIN at most."),
+    ] = 32
+    batch_max_tokens: Annotated[
+        Count, _doc("Most estimated tokens in one model run; one query always fits.")
+    ] = 256
     batch_max_wait_ms: Annotated[
         Millis,
         _doc(

@@ -47,9 +47,9 @@ class Machine:
         self.plan = (
             plan
             if plan is not None
-            else Plan(size_max=32, tokens_max=128, queue_min=64, queue_max=1024, lanes=cpus)
+            else Plan(size_max=32, tokens_max=256, queue_min=64, queue_max=1024, lanes=cpus)
         )
-        self.refusals = Refusals(held_max=self.plan.queue_max, per_s=600 * cpus)
+        self.refusals = Refusals(held_max=self.plan.queue_max, per_s=250 * cpus)
         self.now = 0.0
         self.cpus = cpus
         self.slowness = 1 / (1 - busy_with_others)

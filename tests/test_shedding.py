@@ -109,7 +109,7 @@ def test_a_caller_who_floods_turns_no_other_caller_away(cpus: int) -> None:
 
 
 def test_a_smaller_queue_min_sheds_sooner() -> None:
-    small = Machine(plan=Plan(size_max=32, tokens_max=128, queue_min=8, queue_max=1024))
+    small = Machine(plan=Plan(size_max=32, tokens_max=256, queue_min=8, queue_max=1024))
 
     seen = closed(small, 64)
 

@@ -17,6 +17,7 @@ from handler.errors import (
     GatewayError,
     MethodNotAllowed,
     ModelNotReady,
+    Overloaded,
     PayloadTooLarge,
     ValidationError,
     from_bug,
@@ -64,6 +65,9 @@ async def serve(service: Service, exchange: Exchange) -> None:
         )
     except CallerGone as gone:
         telemetry.failed(gone.error_type, gone.code)
+    except Overloaded as error:
+        await service.gateway.refusals.hold(headers.timeout_s(asked, at_most_s=service.timeout_s))
+        await service.fail(exchange, error)
     except GatewayError as error:
         await service.fail(exchange, error)
     except Exception as bug:
