@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Set
+from contextlib import suppress
 
 import msgspec
 
@@ -25,6 +26,9 @@ LOOKS_PER_TIMEOUT = 4
 LOOK_MIN_S, LOOK_MAX_S = 0.1, 2.5
 # How often to see whether somebody waits to be accepted.
 CROWD_LOOK_S = 0.1
+# Far from the bound, or where it is high, a look each second does.
+CALM_LOOK_S = 1.0
+FEW = 256
 # Looking takes at most this share of one CPU, however many connections there are.
 LOOK_SHARE = 0.03
 # While others wait to be accepted it may be more.
@@ -119,6 +123,7 @@ class Watch:
         idle_min_s       who has been idle for less never gives way; None: by `connections_max`
         """
         self.closed_late = self.closed_idle = 0
+        self._count = 0
         self._listener = listener
         self._family = listener.family
         self._port = listener.getsockname()[1:2]
@@ -141,17 +146,25 @@ class Watch:
             now = self._now()
             waiting = self.waiting() if now >= crowd_at else 0
             if now >= look_at or waiting:
-                self.look(waiting)
+                with suppress(
+                    OSError, ValueError, struct.error
+                ):  # whatever one look meets, there is a next one
+                    self.look(waiting)
                 took_s = self._now() - now
                 look_at, crowd_at = now + max(self._look_s, took_s / LOOK_SHARE), now + took_s / CROWD_SHARE
-            time.sleep(min(self._look_s, CROWD_LOOK_S))
+            near = self._max < FEW or 2 * self._count >= self._max
+            time.sleep(min(self._look_s, CROWD_LOOK_S if near else CALM_LOOK_S))
 
     def waiting(self) -> int:
         """Connections that stand in the accept queue."""
         try:
             return int(_UNACKED.unpack_from(self._info())[0])
-        except OSError:
+        except (OSError, struct.error):
             return 0
+
+    def closed(self) -> dict[str, int]:
+        """Connections that were closed from here, by reason."""
+        return {"late_head": self.closed_late, "idle": self.closed_idle}
 
     def _info(self) -> bytes:
         return self._listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
@@ -175,7 +188,7 @@ class Watch:
                 self.closed_late += self._hang_up(descriptor, peer)
             else:
                 late[peer] = owed
-        self._late = late
+        self._late, self._count = late, count
         if waiting and count >= self._max:
             idle.sort(reverse=True)
             for idle_s, descriptor, peer in idle[:waiting]:

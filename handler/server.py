@@ -123,7 +123,9 @@ class Process:
         busy: set[tuple[str, int | str]] = set()
         keep_alive_s, head_s = self.settings.keep_alive_sec, self.settings.read_timeout_ms / 1000
         if kernel_tells():
-            Watch(bound, busy=busy, head_s=head_s, connections_max=self._files.connections).start()
+            watch = Watch(bound, busy=busy, head_s=head_s, connections_max=self._files.connections)
+            watch.start()
+            self.parts.telemetry.watch_connections(watch.closed)
         return OnOurSocket(
             protocol.conform(
                 app.build(self.parts),  # type: ignore[arg-type]  # an ASGI application by a stricter type

@@ -169,6 +169,9 @@ class Telemetry:
     def watch_policy(self, read: Callable[[], PolicyStatistics | None]) -> None:
         self.registry.register(_PolicyInForce(read))
 
+    def watch_connections(self, closed: Callable[[], Mapping[str, int]]) -> None:
+        self.registry.register(_ConnectionCounts(closed))
+
     def watch_log(self, dropped: Callable[[], int]) -> None:
         self.registry.register(_LogCounts(dropped))
 
@@ -353,6 +356,23 @@ class _PolicyInForce(Collector):
             "1 while POLICY_FILE as it stands on disk was refused, and the policy before it is in force.",
             value=int(found.trouble is not None),
         )
+
+
+class _ConnectionCounts(Collector):
+    """The counters of what looks after connections, which knows nothing of metrics."""
+
+    def __init__(self, closed: Callable[[], Mapping[str, int]]) -> None:
+        self._closed = closed
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "query_gateway_connections_closed",
+            "Connections that we closed: a head that did not come in time, or idle while others waited.",
+            labels=["reason"],
+        )
+        for reason, count in self._closed().items():
+            family.add_metric([reason], count)
+        yield family
 
 
 class _LogCounts(Collector):

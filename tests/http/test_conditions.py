@@ -324,9 +324,13 @@ def test_on_a_kept_connection_too_a_head_must_come_in_full(patient: Served) -> N
         assert closed(caller)
 
 
-def test_a_connection_that_never_sends_is_given_up(patient: Served) -> None:
+def test_a_connection_that_never_sends_is_given_up_and_counted(patient: Served) -> None:
+    before = patient.metric("query_gateway_connections_closed_total", reason="late_head")
+
     with connect(patient) as silent:
         assert closed(silent)
+
+    assert patient.metric("query_gateway_connections_closed_total", reason="late_head") > before
 
 
 def test_a_connection_is_idle_no_longer_than_was_said() -> None:
