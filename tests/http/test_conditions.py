@@ -300,8 +300,8 @@ def test_names_that_are_meant_for_others_change_no_answer(environ: dict[str, str
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[Served]:
-    """Keeps connections for an hour, and waits for a head for a fifth of a second."""
-    with Served({"READ_TIMEOUT_MS": "200", "KEEP_ALIVE_SEC": "3600"}) as served:
+    """Keeps connections for an hour, and does not wait long for a head."""
+    with Served({"READ_TIMEOUT_MS": "600", "KEEP_ALIVE_SEC": "3600"}) as served:
         yield served
 
 
@@ -342,7 +342,7 @@ def test_a_connection_is_idle_no_longer_than_was_said() -> None:
 
 def test_a_query_that_takes_longer_than_a_head_may_is_answered(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    settings = {"READ_TIMEOUT_MS": "200", "REQUEST_TIMEOUT_MS": "20000"}
+    settings = {"READ_TIMEOUT_MS": "1000", "REQUEST_TIMEOUT_MS": "20000"}
     body = b'{"text":"q"}'
     with Served(settings, fault=f"gate:{gate}") as served, connect(served) as caller:
         caller.sendall(
