@@ -32,6 +32,10 @@ fix: (_install "dev")
 train *arguments: (_install "dev")
     {{ python }} build/{{ if arguments =~ "(^| )--outcomes" { "outcomes.py train" } else { "train.py" } }} "$@"
 
+# Use the page in a real browser and hold it against the API (Chromium: `just page --install`; `--pictures`)
+page *arguments: (_install "dev")
+    @exec tests/browser/run.sh "$@"
+
 # Turn the checkpoint in models/router into the INT8 model in models/quantized
 build-model *arguments: (_install "dev")
     {{ python }} build/build_model.py "$@"
