@@ -224,6 +224,10 @@ class Service:
         """Answer one query of a bulk request; its failure is its own."""
         try:
             return await self.ask(query, name, timeout_s=timeout_s, bulk=True, caller=caller)
+        except Overloaded as error:
+            # Told at once, a request of a million lines would be refused to its end while the queue is full.
+            await self.gateway.refusals.hold(timeout_s)
+            return error
         except GatewayError as error:
             return error
         except Exception as bug:

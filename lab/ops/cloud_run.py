@@ -77,7 +77,5 @@ if __name__ == "__main__":
         "| vCPU | ready, s | CPU of a new query, ms | of a cache hit, ms | new queries a second, as busy as it was | idle CPU | SIGTERM to exit 0, s |"
     )
     print("|---:|---:|---:|---:|---:|---:|---:|")
-    rates: list[float] = []
-    for cpus in range(1, min(2, os.cpu_count() or 1) + 1):
-        rates.append(with_cpus(cpus))
+    rates = [with_cpus(cpus) for cpus in range(1, min(2, os.cpu_count() or 1) + 1)]
     print(f"\nconcurrency of an instance of 1 vCPU: 0.1 s × {rates[0]:.0f}/s = {0.1 * rates[0]:.0f}")

@@ -1,14 +1,17 @@
-"""Past what it can answer: refusals at once, hits as ever, and nobody lost. A real process each."""
+"""Past what it can answer: late refusals, hits as ever, and nobody lost. A real process each."""
 
 import concurrent.futures
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from handler.refusals import HOLD_MIN_S
 from lab.drive import Driver, Outcome, poisson, requests
 from lab.launch import Served, eventually
 
@@ -45,6 +48,27 @@ def test_past_the_queues_bound_a_query_is_told_429_with_a_time_to_come_back(tmp_
         assert refused.headers["x-request-id"] == "late"
         name = 'query_gateway_requests_total{code="429",error_type="Overloaded",status="error"}'
         assert served.metric(name) == 1
+
+
+def test_a_refused_caller_hears_of_it_late(tmp_path: Path) -> None:
+    with full_gateway(tmp_path) as (served, _):
+        asked = time.monotonic()
+
+        assert served.ask("one too many").status_code == 429
+
+        assert time.monotonic() - asked >= 0.9 * HOLD_MIN_S  # the loop's clock ticks in milliseconds
+
+
+def test_a_refused_query_of_many_is_told_late_too(tmp_path: Path) -> None:
+    with full_gateway(tmp_path) as (served, gate):
+        opens = threading.Timer(HOLD_MIN_S, gate.touch)
+        opens.start()
+        asked = time.monotonic()
+
+        answer = served.send(b'{"texts": ["a", "b", "c", "d", "e", "f"]}').json()
+
+        assert 429 in [result.get("error", {}).get("code") for result in answer["results"]]
+        assert time.monotonic() - asked >= 0.9 * HOLD_MIN_S  # the loop's clock ticks in milliseconds
 
 
 def test_hits_are_served_while_misses_are_shed(tmp_path: Path) -> None:
