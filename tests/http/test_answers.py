@@ -257,7 +257,7 @@ def test_the_deep_report_answers_what_the_runbook_asks_of_it(gateway: Served) ->
         True,
         "cpu",
         "present",
-        10,
+        20,
     )
     assert {"l1_enabled", "l1_size", "l1_max_size", "l2_enabled", "l2_healthy", "l2_size"} <= set(cache)
     assert {"running", "queue_depth", "max_batch_size", "max_wait_ms", "average_batch_size"} <= set(

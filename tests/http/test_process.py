@@ -194,7 +194,7 @@ def test_a_report_answers_without_a_model(path: str, tmp_path: Path) -> None:
 
 
 def test_an_operator_moves_a_task_to_the_other_route_without_a_new_model() -> None:
-    question = "What is the capital of France?"
+    question = "Which treaty ended the war between Sweden and Lübeck in 1570?"
     with Served() as served:
         before = served.ask(question).json()
     with Served({"ROUTE_FAST_TASKS": "classification, summarization, open_qa"}) as served:
