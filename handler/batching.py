@@ -41,6 +41,8 @@ BURST_S = 0.02
 # Runs differ, and neighbours come and go: a query is let in when so many times its expected wait fits
 # into its time.
 DEADLINE_MARGIN = 1.25
+# A query that has less than this share of `wait_max_s` left when it is queued was given less by its caller.
+OWN_TIME = 0.9
 # Tokens in a run of bulk queries, which is how long a single query may find every lane taken by them:
 # `BULK_TOKENS_BESIDE` while single queries came within `SINGLES_SEEN_S`.
 BULK_TOKENS_MAX = 128
@@ -191,7 +193,7 @@ class Plan:
     queue_min   queries that may always wait, however long they are
     queue_max   queries that may wait in a burst; where it is the smaller of the two, it holds
     lanes       runs at once, for a guess at the throughput before it was measured
-    wait_max_s  how long a query is given at most, for `fullness` alone
+    wait_max_s  how long a query is given, unless its caller gives it less
 
     The law (docs/decisions/0011): a query may wait while fewer than `queue_min` do.
     Past that only a burst may, or a caller who holds less than its share of the
@@ -255,13 +257,21 @@ class Plan:
         return min(1.0, max(len(self._single) / self.queue_min, by_time))
 
     def add(self, ticket: Ticket, now: float) -> None:
-        """Queue a query. Full: raises `Overloaded`, never blocks."""
+        """Queue a query. Never blocks.
+
+        Full: raises `Overloaded`. Raises `DeadlineExceeded` when a time of `wait_max_s` would do and the
+        query's own, shorter one will not.
+        """
         line = self._bulk if ticket.bulk else self._single
         if not self._has_room(line, ticket, now) and not (
             self._cleared(line, now) and self._has_room(line, ticket, now)
         ):
             raise self._refusal("more queries waiting than it can answer soon")
-        if not self._in_time(ticket, now):
+        if not self._in_time(ticket, ticket.deadline, now):
+            short = ticket.deadline - now < OWN_TIME * self.wait_max_s
+            if short and self._in_time(ticket, now + self.wait_max_s, now):
+                # Whoever allows less time than we do is late by its own choice: nothing was shed.
+                raise DeadlineExceeded("what waits before this query takes longer than the time it was given")
             raise self._refusal("too much to do to answer this query in its time")
         ticket.arrived = now
         line.append(ticket)
@@ -298,12 +308,12 @@ class Plan:
         callers = line.callers + (not held)
         return callers == 1 or held < places / callers
 
-    def _in_time(self, ticket: Ticket, now: float) -> bool:
-        """Whether a query may expect its answer before its deadline. Where nothing waits or runs, always."""
+    def _in_time(self, ticket: Ticket, deadline: float, now: float) -> bool:
+        """Whether a query may expect its answer before a deadline. Where nothing waits or runs, always."""
         ahead = self._single.tokens + self._running + (self._bulk.tokens if ticket.bulk else 0)
         if not ahead:
             return True
-        return now + DEADLINE_MARGIN * self._throughput.seconds_for(ahead + ticket.tokens) <= ticket.deadline
+        return now + DEADLINE_MARGIN * self._throughput.seconds_for(ahead + ticket.tokens) <= deadline
 
     def _refusal(self, why: str) -> Overloaded:
         after_s = min(max(1, math.ceil(self.expected_s)), RETRY_AFTER_MAX_S)
@@ -409,7 +419,7 @@ class Batcher:
         self.answered = 0
 
     def submit(self, ticket: Ticket) -> asyncio.Future[Scored]:
-        """Queue a query. Raises `Overloaded` at once when there is no room.
+        """Queue a query. Raises `Overloaded` at once when there is no room, `DeadlineExceeded` when its own time will not do.
 
         The future ends with its scores, with `DeadlineExceeded` when its time was
         over before a lane took it, or with what the model raised on it.

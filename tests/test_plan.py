@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.batching import BULK_AFTER_RUNS, BULK_TOKENS_BESIDE, DEADLINE_MARGIN, Plan, Throughput, Ticket
-from handler.errors import Overloaded
+from handler.errors import DeadlineExceeded, Overloaded
 from handler.query import Normalised
 from tests.fakes import FakeRouter
 
@@ -113,8 +113,8 @@ def test_up_to_queue_min_queries_without_a_deadline_may_always_wait(
     assert queue.waiting == 64
 
 
-def test_a_query_whose_own_time_will_not_do_is_refused() -> None:
-    queue = measured(plan(), queries_per_s=10)
+def test_a_query_whose_time_will_not_do_is_refused() -> None:
+    queue = measured(plan(wait_max_s=0.7), queries_per_s=10)
     for _ in range(5):
         queue.add(ticket(), now=0.0)
 
@@ -122,6 +122,15 @@ def test_a_query_whose_own_time_will_not_do_is_refused() -> None:
     with pytest.raises(Overloaded):
         queue.add(ticket(deadline=0.7), now=0.0)
     queue.add(ticket(deadline=0.8), now=0.0)
+
+
+def test_a_query_whose_caller_gives_it_too_little_time_is_not_shed_but_late() -> None:
+    queue = measured(plan(wait_max_s=1.0), queries_per_s=10)
+    for _ in range(5):
+        queue.add(ticket(), now=0.0)
+
+    with pytest.raises(DeadlineExceeded):
+        queue.add(ticket(deadline=0.7), now=0.0)
 
 
 def test_a_query_is_taken_by_a_gateway_with_nothing_to_do_however_slow_its_last_run_was() -> None:
