@@ -144,15 +144,18 @@ def stacked(
                 )
             base += amount
         if place % every == 0:
-            parts.append(
-                f'<text x="{LEFT + (place + 0.5) * width:.1f}" y="{HEIGHT - BOTTOM + 16}" '
-                f'text-anchor="middle">{escape(under)}</text>'
+            middle = f"{LEFT + (place + 0.5) * width:.1f}"
+            words = under.split(" ", 1)  # on two lines: a task's name is longer than a bar is wide
+            lines = "".join(
+                f'<tspan x="{middle}" y="{HEIGHT - BOTTOM + 12 + 11 * line}">{escape(word)}</tspan>'
+                for line, word in enumerate(words)
             )
+            parts.append(f'<text font-size="10" style="font-size:10px" text-anchor="middle">{lines}</text>')
     for number, name in enumerate(names):
         left = LEFT + 110 * number
         parts.append(
-            f'<rect x="{left}" y="{HEIGHT - 16}" width="11" height="11" fill="{COLORS[number % len(COLORS)]}"/>'
-            f'<text x="{left + 16}" y="{HEIGHT - 6}">{escape(name)}</text>'
+            f'<rect x="{left}" y="{HEIGHT - 12}" width="10" height="10" fill="{COLORS[number % len(COLORS)]}"/>'
+            f'<text x="{left + 16}" y="{HEIGHT - 3}">{escape(name)}</text>'
         )
     return _svg(title, parts)
 

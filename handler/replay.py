@@ -238,7 +238,7 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
         need,
         "<h2>By task</h2>",
         charts.stacked(
-            names, [(task.replace("_", " "), counts) for task, counts in tasks[:10]],
+            names, [(task.replace("_", " "), counts) for task, counts in tasks[:8]],
             title="Queries by task and tier", y_name="queries",
         ),
         _html_table(replay, tasks, "task"),
