@@ -292,4 +292,4 @@ def expected(text: str) -> object:
     from handler.policy import Policy
 
     policy = Policy.of_routes(FakeRouter.manifest.tasks, FakeRouter.manifest.policy)
-    return decide(FakeRouter.scores(normalise(text, LIMITS)), policy, 0.7)
+    return decide(FakeRouter.scores(normalise(text, LIMITS)), policy)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from calibration import LEANS, best_scaling, expected_calibration_error, least_lean, probabilities
 from numpy.typing import NDArray
+from router_training.calibration import Scaling, best_scaling, expected_calibration_error, probabilities
 
 SLOW_TASKS = np.array([False, True])
 
@@ -16,16 +16,24 @@ def drawn(heat: float, shift: float) -> tuple[NDArray[np.float32], NDArray[np.bo
     return heat * honest - shift * SLOW_TASKS.astype(np.float32), is_slow
 
 
+def scaling(
+    logits: NDArray[np.float32], is_slow: NDArray[np.bool_], slow_tasks: NDArray[np.bool_]
+) -> Scaling:
+    """Where the route alone is known: every task of it is right."""
+    weights = np.full(len(logits), 1 / len(logits))
+    return best_scaling(logits, is_slow[:, None] == slow_tasks, slow_tasks, weights)
+
+
 def test_an_overconfident_model_is_cooled_by_the_factor_it_was_heated() -> None:
     logits, is_slow = drawn(heat=2.0, shift=0.0)
 
-    assert best_scaling(logits, is_slow, SLOW_TASKS).temperature == pytest.approx(2.0, rel=0.1)
+    assert scaling(logits, is_slow, SLOW_TASKS).temperature == pytest.approx(2.0, rel=0.1)
 
 
 def test_a_model_that_leans_to_fast_is_pushed_back_as_far() -> None:
     logits, is_slow = drawn(heat=1.0, shift=0.8)
 
-    fast_bias, slow_bias = best_scaling(logits, is_slow, SLOW_TASKS).bias
+    fast_bias, slow_bias = scaling(logits, is_slow, SLOW_TASKS).bias
     assert slow_bias - fast_bias == pytest.approx(0.8, abs=0.15)
 
 
@@ -36,7 +44,7 @@ def test_a_task_that_speaks_too_loudly_is_turned_down_alone() -> None:
     is_slow = rng.random(20_000) < probabilities(honest, 1.0)[:, slow_tasks].sum(axis=1)
     loud = honest + np.array([0, 1.2, 0, 0], dtype=np.float32)
 
-    bias = best_scaling(loud, is_slow, slow_tasks).bias
+    bias = scaling(loud, is_slow, slow_tasks).bias
 
     assert bias[1] == min(bias)
     assert bias[0] - bias[1] == pytest.approx(1.2, abs=0.3)
@@ -53,29 +61,14 @@ def test_a_certain_model_that_is_always_wrong_has_all_the_error() -> None:
     assert expected_calibration_error(np.ones(100), np.zeros(100, dtype=bool)) == 1.0
 
 
-def share_right(logits: NDArray[np.float32], lean: float, is_slow: NDArray[np.bool_]) -> float:
-    return float(((probabilities(logits - lean * SLOW_TASKS, 1.0)[:, 1] >= 0.5) == is_slow).mean())
+def test_rows_without_weight_have_no_say() -> None:
+    logits, is_slow = drawn(heat=1.0, shift=0.8)
+    allowed = is_slow[:, None] == SLOW_TASKS
+    weights = np.full(len(logits), 1 / len(logits))
 
+    half = np.arange(len(logits)) % 2 == 0
+    wrong = np.where(half[:, None], allowed, ~allowed)
 
-@pytest.mark.parametrize("floor", [0.6, 0.75, 0.8])
-def test_the_least_lean_reaches_its_floor_and_a_smaller_one_does_not(floor: float) -> None:
-    logits, is_slow = drawn(heat=1.0, shift=-2.0)
-
-    lean = least_lean(logits, is_slow, SLOW_TASKS, SLOW_TASKS, floor)
-
-    assert share_right(logits, lean, is_slow) >= floor
-    assert lean == 0 or share_right(logits, round(lean - 0.1, 1), is_slow) < floor
-
-
-def test_a_floor_that_holds_already_moves_nothing() -> None:
-    logits, is_slow = drawn(heat=1.0, shift=0.0)
-
-    assert least_lean(logits, is_slow, SLOW_TASKS, SLOW_TASKS, 0.5) == 0
-
-
-def test_a_floor_out_of_reach_gets_the_lean_that_comes_nearest() -> None:
-    logits, is_slow = drawn(heat=1.0, shift=-2.0)
-
-    lean = least_lean(logits, is_slow, SLOW_TASKS, SLOW_TASKS, 0.999)
-
-    assert share_right(logits, lean, is_slow) == max(share_right(logits, each, is_slow) for each in LEANS)
+    assert best_scaling(logits, wrong, SLOW_TASKS, weights * half * 2) == best_scaling(
+        logits[half], allowed[half], SLOW_TASKS, weights[half] * 2
+    )

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import encoder
 import pytest
 import torch
+from router_training import encoder
 from transformers import BertConfig, BertForSequenceClassification
 
 ROWS = [[2, 5, 6, 7, 3], [2, 8, 9, 3], [2, 10, 11, 12, 13, 14, 3]]
