@@ -46,7 +46,7 @@ OWN_TIME = 0.9
 # Tokens in a run of bulk queries, which is how long a single query may find every lane taken by them:
 # `BULK_TOKENS_BESIDE` while single queries came within `SINGLES_SEEN_S`.
 BULK_TOKENS_MAX = 128
-BULK_TOKENS_BESIDE = 40
+BULK_TOKENS_BESIDE = 56
 SINGLES_SEEN_S = 0.1
 # While single queries never end, a bulk query that has waited so long leaves after so many of their runs.
 BULK_PATIENCE_S = 0.1
