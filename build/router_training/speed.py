@@ -47,7 +47,7 @@ def time_ratio(folder: Path) -> tuple[float, float, float] | None:
     return short * 1000, short / yard, long / short
 
 
-def minilm(layers: int) -> bytes:
+def minilm(layers: int, tasks: int = 10) -> bytes:
     """Make a MiniLM's graph, quantised the usual way (dynamic, signed weights by channel).
 
     Its weights are random: time does not depend on them.
@@ -62,7 +62,7 @@ def minilm(layers: int) -> bytes:
         num_hidden_layers=layers,
         num_attention_heads=12,
         intermediate_size=1536,
-        num_labels=10,
+        num_labels=tasks,
     )
     logging.disable(logging.WARNING)
     try:

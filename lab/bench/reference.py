@@ -23,14 +23,14 @@ def write(folder: Path) -> Path:
     sys.path.insert(0, str(ROOT / "build"))  # its modules are run as files
     import speed
 
-    graph = onnx.load_from_string(speed.minilm(LAYERS))
+    shipped = msgspec.json.decode((MODEL / MANIFEST).read_bytes())
+    graph = onnx.load_from_string(speed.minilm(LAYERS, tasks=len(shipped["tasks"])))
     # Ours gives ids and mask alone; the token types of a single sentence are zeros.
     graph.graph.node.insert(0, helper.make_node("Sub", ["input_ids", "input_ids"], ["token_type_ids"]))
     graph.graph.input.remove(next(given for given in graph.graph.input if given.name == "token_type_ids"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / GRAPH).write_bytes(graph.SerializeToString())
     (folder / TOKENIZER).write_bytes((MODEL / TOKENIZER).read_bytes())
-    shipped = msgspec.json.decode((MODEL / MANIFEST).read_bytes())
     manifest = {
         **{name: shipped[name] for name in ("tasks", "policy", "limits")},
         "format": FORMAT,
