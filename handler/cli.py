@@ -37,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = from_env(os.environ)
     except SettingsError as exc:
-        print(f"query-gateway: {exc}", file=sys.stderr)
-        return UNUSABLE
+        return _unusable(exc, serving=arguments.command == "serve")
     for seen, likely in misspelled(os.environ):
         print(f"query-gateway: warning: {seen} is not a setting; did you mean {likely}?", file=sys.stderr)
     for seen, instead in retired(os.environ):
@@ -51,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return serve(settings)
         except SettingsError as exc:
-            print(f"query-gateway: {exc}", file=sys.stderr)
-            return UNUSABLE
+            return _unusable(exc, serving=True)
     if arguments.command == "check":
         return _check(settings)
     if arguments.command == "cache":
@@ -60,6 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command in ("calibrate", "replay"):
         return _offline(settings, arguments)
     return _classify(settings, arguments.text, as_json=arguments.json)
+
+
+def _unusable(exc: SettingsError, *, serving: bool) -> int:
+    """Say why settings cannot be used; a server says it as a line of its log too, which is what tools read."""
+    print(f"query-gateway: {exc}", file=sys.stderr)
+    if serving:
+        from handler.log import Log
+
+        Log(sys.stderr).error("settings", error_type="SettingsError", message=str(exc))
+    return UNUSABLE
 
 
 def _check(settings: Settings) -> int:

@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and with which exit code."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,18 @@ def test_a_bad_setting_ends_with_2_and_its_name(
     told = capsys.readouterr()
     assert told.err.startswith("query-gateway: BATCH_MAX_SIZE='many' cannot be read: a whole number")
     assert told.out == ""
+
+
+def test_a_server_says_as_a_line_of_its_log_too_which_setting_is_bad(
+    capsys: Captured, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("BATCH_MAX_SIZE", "many")
+
+    assert main(["serve"]) == 2
+
+    line = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (line["level"], line["event"], line["error_type"]) == ("error", "settings", "SettingsError")
+    assert line["message"].startswith("BATCH_MAX_SIZE='many' cannot be read")
 
 
 def test_a_misspelled_setting_is_warned_about_by_name(capsys: Captured, monkeypatch: Patch) -> None:
