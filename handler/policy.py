@@ -11,6 +11,7 @@ need = Σ probability(task) · need(task): with needs of 0 and 1, the probabilit
 import math
 import struct
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter, mul
@@ -412,4 +413,6 @@ def _spread(parts: Sequence[tuple[float, float]], bounds: Sequence[float]) -> li
     for need, share in parts:
         found[min(bisect_left(ordered, need), len(ordered) - 1)] += share
     total = sum(found) or 1.0
-    return [found[ordered.index(bound)] / total / list(bounds).count(bound) for bound in bounds]
+    owners = Counter(bounds)
+    of_bound = {bound: share / total / owners[bound] for bound, share in zip(ordered, found, strict=True)}
+    return [of_bound[bound] for bound in bounds]

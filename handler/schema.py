@@ -81,11 +81,7 @@ def document(wires: tuple[str, ...] = WIRES) -> bytes:
             },
             "paths": {
                 "/v1/query-classify": {"post": _classify()},
-                **{
-                    endpoint.path.replace("/*", "/{rest}"): endpoint.documents
-                    for endpoint in endpoints(wires)
-                    if endpoint.documents
-                },
+                **{path: item for endpoint in endpoints(wires) for path, item in endpoint.documents.items()},
                 "/health/live": {
                     "get": _probe("live", "The process can answer.", "A lane is dead or hangs.")
                 },

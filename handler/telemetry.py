@@ -79,6 +79,8 @@ class Telemetry:
             (kind.error_type, kind.code): self._requests.labels("error", kind.error_type, str(kind.code))
             for kind in kinds
         }
+        # What several wires have for a request that cannot be read, as their own servers do.
+        self._failures["ValidationError", 422] = self._requests.labels("error", "ValidationError", "422")
         self._low_confidence = self._counter(
             "low_confidence", "Answers sent to a dearer tier because the first was not sure enough."
         )

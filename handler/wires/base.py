@@ -19,6 +19,7 @@ from handler.errors import (
     GatewayError,
     MethodNotAllowed,
     ModelNotReady,
+    NotFound,
     Overloaded,
     Unauthenticated,
     ValidationError,
@@ -29,7 +30,7 @@ from handler.gateway import Answer, Gateway
 from handler.health import Health
 from handler.keys import Keyring
 from handler.log import Log
-from handler.policy import LABELS, TIERS, Decision, Policy, Scores
+from handler.policy import LABELS, TIERS, Decision, Policy, Scores, route_shares
 from handler.settings import Settings
 from handler.telemetry import FallbackReason, Telemetry, Wire
 
@@ -37,6 +38,8 @@ from handler.telemetry import FallbackReason, Telemetry, Wire
 BULK_QUEUED_MAX = 16
 # What an answer that was made without the model calls its task: nobody knows it.
 UNKNOWN = "unknown"
+# What every wire may call the model in a path, whatever the manifest calls it.
+ROUTER = "router"
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -55,17 +58,31 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request whose body was read.
+    """A request, whose body was read where one is wanted.
 
-    rest  what of the path lies below an endpoint's own; empty elsewhere
+    rest   what of the path lies below an endpoint's own; empty elsewhere
+    asked  its headers, as far as every wire reads them
     """
 
     method: str
-    path: str
     rest: str
     body: bytes
     header: Callable[[bytes], bytes]
-    request_id: str
+    asked: headers.Asked
+
+    def json(self) -> Any:
+        """The body, decoded. Raises `ValidationError` or `UnsupportedMediaType`."""
+        headers.require_json(self.asked)
+        return decoded(self.body)
+
+    def members(self) -> dict[str, Any]:
+        """The members of a body that is a JSON object. Raises like `json`."""
+        found = self.json()
+        if not isinstance(found, dict):
+            raise ValidationError("the body must be a JSON object")
+        if found.get("stream") is True:
+            raise ValidationError("answers are not streamed here; leave stream out, or send false")
+        return found
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -91,11 +108,15 @@ class Endpoint(msgspec.Struct, frozen=True):
     path      exact, or with `/*` at its end for all that lies below it as well
     methods   it is asked with; empty: any
     wire      whose it is
-    read      decodes a request; raises `GatewayError`
+    read      decodes a request for a decision; raises `GatewayError`
     refuse    encodes an error in the wire's form
-    facts     answers without a query (a list of models, say); then `read` is not called
+    facts     answers what asks for no decision (a list of models, say), without its body; None
+              where the request is not of that kind
     degrade   whether overload and time-outs are answered with the last tier instead of an error
-    documents what OpenAPI says of it: an operation object by method
+    serve     takes the whole request instead of all of these
+    open      whether a method and what lies below the path need no key
+    headers   what answers and errors carry besides, from the request's id
+    documents what OpenAPI says of it: a path item by path
     """
 
     path: str
@@ -103,9 +124,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     wire: Wire
     refuse: "Callable[[GatewayError], Reply]"
     read: "Callable[[Request, Service], Question] | None" = None
-    facts: "Callable[[Request, Service], Reply] | None" = None
+    facts: "Callable[[Request, Service], Reply | None] | None" = None
     degrade: bool = False
     serve: "Callable[[Service, Exchange, str], Awaitable[None]] | None" = None
+    open: Callable[[str, str], bool] = lambda method, rest: False
+    headers: Callable[[str], tuple[tuple[bytes, bytes], ...]] = lambda request_id: ()
     documents: dict[str, Any] = {}
 
 
@@ -156,7 +179,7 @@ class Service:
     def model_name(self) -> str:
         """The name of the model in its manifest; `router` while there is none."""
         holder = self.gateway.model
-        return holder.serving.router.manifest.name if holder.loaded else "router"
+        return holder.serving.router.manifest.name if holder.loaded else ROUTER
 
     async def ask(
         self,
@@ -197,11 +220,18 @@ class Service:
         )
 
     async def ask_many(
-        self, queries: Sequence[Query], name: Wire, *, within_s: float, caller: bytes
+        self,
+        queries: Sequence[Query],
+        name: Wire,
+        *,
+        within_s: float,
+        caller: bytes,
+        caller_left: Callable[[], Awaitable[None]],
     ) -> list[Answer | GatewayError]:
         """Answer many queries, in their order, each with an answer or an error of its own.
 
-        At most `BULK_QUEUED_MAX` of them are queued at once.
+        At most `BULK_QUEUED_MAX` of them are queued at once. Raises `CallerGone`, and asks for
+        no more, when the caller hangs up.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
@@ -216,7 +246,17 @@ class Service:
                     )
                 return await self.outcome(query, name, timeout_s=left_s, caller=caller)
 
-        return await asyncio.gather(*(one(query) for query in queries))
+        everything = asyncio.ensure_future(asyncio.gather(*(one(query) for query in queries)))
+        gone = asyncio.ensure_future(caller_left())
+        waits: set[asyncio.Future[Any]] = {everything, gone}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not everything.done():
+                raise CallerGone("the caller hung up before its queries were answered")
+            return everything.result()
+        finally:
+            everything.cancel()
+            gone.cancel()
 
     async def outcome(
         self, query: Query, name: Wire, *, timeout_s: float, caller: bytes
@@ -246,9 +286,23 @@ class Service:
         decision = safe_decision(policy.names[-1], len(policy.names) - 1, reason)
         return Answer(decision, None, serving)
 
-    def record(self, exchange: Exchange, error: GatewayError, bug: Exception | None = None) -> None:
-        """Count and log a request that failed."""
-        self.telemetry.failed(error.error_type, error.code)
+    def record(
+        self,
+        exchange: Exchange,
+        error: GatewayError,
+        bug: Exception | None = None,
+        *,
+        code: int | None = None,
+        counted: bool = True,
+    ) -> None:
+        """Count and log a request that failed.
+
+        code     the HTTP status that its wire has for the error, where that is another
+        counted  whether it asked for a decision
+        """
+        code = code or error.code
+        if counted:
+            self.telemetry.failed(error.error_type, code)
         own = exchange.asked.timeout_ms
         if isinstance(error, DeadlineExceeded) and own and float(own) / 1000 < self.timeout_s:
             self.telemetry.caller_deadline()
@@ -257,7 +311,7 @@ class Service:
             error_type=error.error_type,
             error=bug,
             request_id=exchange.asked.request_id,
-            code=error.code,
+            code=code,
             message=error.message,
         )
 
@@ -336,8 +390,9 @@ async def respond(endpoint: Endpoint, service: Service, exchange: Exchange, rest
         alone = outcomes[0] if len(outcomes) == 1 else None
         if question is not None:
             service.succeeded(exchange, alone, question.queries[0].text, total_s, endpoint.wire)
-        extra = headers.of_answer(alone, exchange.asked.request_id, total_s)
-        await exchange.answer(reply.code, reply.body, [*extra, *reply.extra], reply.content_type)
+        request_id = exchange.asked.request_id
+        extra = [*headers.of_answer(alone, request_id, total_s), *endpoint.headers(request_id), *reply.extra]
+        await exchange.answer(reply.code, reply.body, extra, reply.content_type)
     except CallerGone as gone:
         telemetry.failed(gone.error_type, gone.code)
     except GatewayError as error:
@@ -351,21 +406,21 @@ async def respond(endpoint: Endpoint, service: Service, exchange: Exchange, rest
 async def _replied(
     endpoint: Endpoint, service: Service, exchange: Exchange, rest: str
 ) -> tuple[Reply, Question | None, Sequence[Answer | GatewayError]]:
-    if endpoint.methods and exchange.method not in endpoint.methods:
+    method = exchange.method
+    if endpoint.methods and method not in endpoint.methods:
         allowed = ", ".join(endpoint.methods)
         raise MethodNotAllowed(f"this path is asked with {allowed}", headers=(("allow", allowed),))
-    caller = service.admit(exchange)
-    body = b""
-    if endpoint.read is not None:
-        body = await exchange.body(service.settings.max_body_bytes, service.read_timeout_s)
-    request = Request(exchange.method, exchange.path, rest, body, exchange.header, exchange.asked.request_id)
-    if endpoint.facts is not None:
-        return endpoint.facts(request, service), None, ()
-    assert endpoint.read is not None
-    question = endpoint.read(request, service)
+    caller = b"" if endpoint.open(method, rest) else service.admit(exchange)
+    request = Request(method, rest, b"", exchange.header, exchange.asked)
+    if endpoint.facts is not None and (found := endpoint.facts(request, service)) is not None:
+        return found, None, ()
+    if endpoint.read is None:
+        raise NotFound("there is nothing at this path")
+    body = await exchange.body(service.settings.max_body_bytes, service.read_timeout_s)
+    question = endpoint.read(msgspec.structs.replace(request, body=body), service)
     limit = service.settings.request_queries_max
-    if len(question.queries) > limit:
-        raise ValidationError(f"{len(question.queries)} queries in one request; at most {limit} are answered")
+    if not 0 < len(question.queries) <= limit:
+        raise ValidationError(f"{len(question.queries)} queries in one request; 1 to {limit} are answered")
     own_s = headers.timeout_s(exchange.asked, at_most_s=service.timeout_s)
     if question.timeout_s is not None:
         own_s = min(own_s, question.timeout_s)
@@ -373,11 +428,22 @@ async def _replied(
     if len(question.queries) == 1:
         outcomes = [await _one(endpoint, service, exchange, question.queries[0], own_s, caller)]
     else:
-        within_s = service.bulk_timeout_s if question.timeout_s is None else question.timeout_s
-        outcomes = await service.ask_many(question.queries, endpoint.wire, within_s=within_s, caller=caller)
+        outcomes = await service.ask_many(
+            question.queries,
+            endpoint.wire,
+            within_s=_bulk_s(service, exchange, question),
+            caller=caller,
+            caller_left=exchange.hung_up,
+        )
         if endpoint.degrade:
             outcomes = [_degraded(endpoint, service, outcome) for outcome in outcomes]
     return question.write(outcomes), question, outcomes
+
+
+def _bulk_s(service: Service, exchange: Exchange, question: Question) -> float:
+    """Seconds for all queries of a request: the gateway's, or the caller's own where that is shorter."""
+    within_s = headers.timeout_s(exchange.asked, at_most_s=service.bulk_timeout_s)
+    return within_s if question.timeout_s is None else min(within_s, question.timeout_s)
 
 
 async def _one(
@@ -408,9 +474,59 @@ async def _refuse(
     error: GatewayError,
     bug: Exception | None = None,
 ) -> None:
-    service.record(exchange, error, bug)
     reply = endpoint.refuse(error)
-    extra = headers.of_error(
-        error, exchange.asked.request_id, exchange.spent_s, service.gateway.model.version
-    )
-    await exchange.answer(reply.code, reply.body, [*extra, *reply.extra], reply.content_type)
+    request_id = exchange.asked.request_id
+    asking = endpoint.read is not None and (endpoint.facts is None or exchange.method == "POST")
+    service.record(exchange, error, bug, code=reply.code, counted=asking)
+    extra = headers.of_error(error, request_id, exchange.spent_s, service.gateway.model.version)
+    extra += [*endpoint.headers(request_id), *reply.extra]
+    await exchange.answer(reply.code, reply.body, extra, reply.content_type)
+
+
+# What several wires share
+
+
+def decoded(body: bytes) -> Any:
+    """A body's JSON. Raises `ValidationError`, whose message holds places and types, never text."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise ValidationError(f"expected JSON in UTF-8: {wire.unreadable(exc, body)}") from None
+
+
+def answers(outcomes: Sequence[Answer | GatewayError]) -> list[Answer]:
+    """The answers to all queries, on wires where one failure is everybody's. Raises the first."""
+    found: list[Answer] = []
+    for outcome in outcomes:
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        found.append(outcome)
+    return found
+
+
+def require_name(name: str, service: Service) -> None:
+    """Raise `NotFound` unless a model's name in a path is ours."""
+    if name not in (ROUTER, service.model_name):
+        raise NotFound(f"there is no model of this name; there is {service.model_name}, also called {ROUTER}")
+
+
+def rounded(shares: Sequence[float]) -> list[float]:
+    """Shares with four digits that sum to 1: what rounding takes or adds, the largest bears."""
+    found = [round(share, 4) for share in shares]
+    largest = max(range(len(found)), key=shares.__getitem__)
+    found[largest] = round(found[largest] + 1.0 - sum(found), 4)
+    return found
+
+
+def tier_scores(answer: Answer) -> dict[str, float]:
+    """Each tier's probability, cheapest tier first. The largest is the route taken; they sum to 1."""
+    names: Sequence[str] = [tier.name for tier in TIERS]
+    shares = [0.0] * (len(names) - 1) + [1.0]
+    if answer.serving is not None:
+        policy = answer.serving.policy
+        names = policy.names
+        if answer.scored is None:
+            shares = [0.0] * (len(policy.names) - 1) + [1.0]
+        else:
+            shares = route_shares(answer.decision.need, policy.boundaries())
+    return dict(zip(names, rounded(shares), strict=True))

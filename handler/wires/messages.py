@@ -50,6 +50,11 @@ class Message(Turn, frozen=True):
     results: bool = False
 
 
+def ask(text: str) -> Query:
+    """The query of a plain text; blanks ask nothing."""
+    return Query(text) if text.strip() else Query(reason="no_text")
+
+
 def conversation(found: Sequence[Any], system: Any = None) -> Query:
     """The query that a conversation asks. Raises `ValidationError` where it is none.
 

@@ -151,7 +151,15 @@ async def _many(service: Service, exchange: Exchange, request: wire.ClassifyRequ
     service.policy  # noqa: B018 - without a model no query of them could be answered: one 503
     good = [text for text in texts if isinstance(text, str) and text]
     queries = [Query(text, None, request.threshold, request.explain) for text in good]
-    answers = iter(await service.ask_many(queries, "native", within_s=service.bulk_timeout_s, caller=caller))
+    answers = iter(
+        await service.ask_many(
+            queries,
+            "native",
+            within_s=service.bulk_timeout_s,
+            caller=caller,
+            caller_left=exchange.hung_up,
+        )
+    )
     bad = ValidationError("every one of texts must be a non-empty string")
     outcomes = [next(answers) if isinstance(text, str) and text else bad for text in texts]
     results = b",".join(
