@@ -61,7 +61,7 @@ def _doc(text: str) -> Meta:
 MODEL_PATH = "models/quantized"
 # Where a wheel holds its model (scripts/backend.py); a checkout has none there.
 BUNDLED_MODEL = Path(__file__).with_name("bundled_model")
-WIRES = ("systemone", "decisions", "v2", "route")
+WIRES = ("systemone", "decisions", "predict", "huggingface", "classify", "v2", "route")
 
 
 class Settings(msgspec.Struct, frozen=True):
