@@ -147,12 +147,12 @@ class Telemetry:
     # What is: read from the stages when it is scraped, and free before.
 
     def watch_batcher(self, read: Callable[[], BatcherStatistics]) -> None:
-        self._gauge("batch_queue_size", "Queries that wait for a lane.").set_function(
-            lambda: read().queue_depth
-        )
-        self._gauge("batch_queue_tokens", "Estimated tokens that wait for a lane.").set_function(
-            lambda: read().queue_tokens
-        )
+        self._gauge(
+            "batch_queue_size", "Single queries that wait for a lane; bulk ones wait behind them."
+        ).set_function(lambda: read().queue_depth)
+        self._gauge(
+            "batch_queue_tokens", "Estimated tokens that wait for a lane, bulk included."
+        ).set_function(lambda: read().queue_tokens)
         self._gauge(
             "batch_queue_fullness",
             "How near the queue is to refusing: 1 is full, by the nearest of its bounds.",
