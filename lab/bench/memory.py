@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from handler.model import read_manifest
 from lab.drive import requests
 from lab.launch import MODEL, ROOT, Served
 from lab.measure import closed, known
@@ -17,11 +18,11 @@ import os, sys, time
 import psutil
 from handler.cache import L1
 from handler.policy import Scores
-count = int(sys.argv[1])
+count, score_bytes = map(int, sys.argv[1:])
 l1 = L1(size_max=count, ttl_s=300, now=time.monotonic)
 before = psutil.Process().memory_info().rss
 for _ in range(count):
-    l1.put(os.urandom(16), Scores(os.urandom(40)))
+    l1.put(os.urandom(16), Scores(os.urandom(score_bytes)))
 print(psutil.Process().memory_info().rss - before)
 """
 
@@ -32,8 +33,13 @@ def measure(seconds: float) -> list[Row]:
         closed(server, requests(1), connections=64, seconds=seconds)
         closed(server, known(), connections=64, seconds=seconds)
         loaded = server.memory_mb
+    tasks = len(read_manifest(MODEL).tasks)
     out = subprocess.run(
-        [sys.executable, "-c", _L1, str(ENTRIES)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _L1, str(ENTRIES), str(4 * tasks)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     entries = int(out.stdout) / 1e6
     figures = [
