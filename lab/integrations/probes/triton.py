@@ -71,8 +71,8 @@ def _() -> None:
     assert client.is_server_ready()
     assert client.is_model_ready("router")
     assert not client.is_model_ready("gpt-2")
-    assert client.get_server_metadata()["name"]
-    told = client.get_model_metadata("router")
+    assert client.get_server_metadata(headers=HEADERS)["name"]
+    told = client.get_model_metadata("router", headers=HEADERS)
     assert [tensor["name"] for tensor in told["inputs"]] == ["text"], told
     assert {tensor["name"] for tensor in told["outputs"]} == {"label", "route", "task", "confidence"}, told
 
