@@ -21,7 +21,7 @@ LAYERS = 3
 def write(folder: Path) -> Path:
     """Make the model folder. Takes the tools of `build/`, and some seconds."""
     sys.path.insert(0, str(ROOT / "build"))  # its modules are run as files
-    import speed
+    from router_training import speed
 
     shipped = msgspec.json.decode((MODEL / MANIFEST).read_bytes())
     graph = onnx.load_from_string(speed.minilm(LAYERS, tasks=len(shipped["tasks"])))
