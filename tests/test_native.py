@@ -169,3 +169,9 @@ def test_any_bytes_are_either_read_or_refused(body: bytes) -> None:
         return
 
     assert text
+
+
+def test_a_line_that_is_no_query_is_answered_under_its_id() -> None:
+    assert native._line(b'{"id": 7, "text": ""}', 100).number == 7
+    assert native._line(b'{"id": "a", "text": 7}', 100).number == "a"
+    assert native._line(b'{"id": 7', 100).number is None

@@ -93,7 +93,29 @@ def test_the_document_has_every_path_of_the_contract(schema: Document) -> None:
         ("/health/deep", "get"),
         ("/metrics", "get"),
         ("/schema", "get"),
+        ("/v1/systemone", "post"),
+        ("/v1/decisions", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{name}", "get"),
+        ("/predict", "post"),
+        ("/info", "get"),
+        ("/models", "get"),
+        ("/models/{name}", "post"),
+        ("/classify", "post"),
+        ("/v2/models/{name}/infer", "post"),
+        ("/v2/models/{name}", "get"),
+        ("/v2/health/live", "get"),
+        ("/v2/health/ready", "get"),
+        ("/v1/route", "post"),
+        ("/v1/route/{path}", "post"),
     }
+
+
+def test_a_wire_that_is_off_is_not_in_the_document() -> None:
+    paths = msgspec.json.decode(document(("decisions",)))["paths"]
+
+    assert "/v1/decisions" in paths
+    assert not {"/v1/systemone", "/predict", "/v1/route"} & set(paths)
 
 
 def test_every_operation_is_sound(schema: Document) -> None:

@@ -10,6 +10,7 @@ from handler import wire
 from handler.errors import GatewayError, ValidationError
 from handler.gateway import Answer
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers
+from handler.wires.documents import ANY, LABELS, TEXT, a_list, an_object, operation
 from handler.wires.labels import labels, text
 from handler.wires.questions import tokens
 
@@ -52,4 +53,24 @@ def refuse(error: GatewayError) -> Reply:
     return Reply(wire.encode({"error": error.message, "detail": detail}), code)
 
 
-ENDPOINTS = (Endpoint(path="/classify", methods=("POST",), wire="classify", read=read, refuse=refuse),)
+ENDPOINTS = (
+    Endpoint(
+        path="/classify",
+        methods=("POST",),
+        wire="classify",
+        read=read,
+        refuse=refuse,
+        documents={
+            "/classify": {
+                "post": operation(
+                    "labels",
+                    "Tiers with their scores: of inputs, a text, or of input, a list.",
+                    body=an_object(inputs=TEXT, input=ANY),
+                    answer={"anyOf": [LABELS, an_object(("data", "model", "usage"), data=a_list(LABELS))]},
+                    error=an_object(("error", "detail"), error=TEXT),
+                    invalid=422,
+                )
+            }
+        },
+    ),
+)

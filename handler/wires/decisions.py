@@ -15,6 +15,7 @@ from handler.errors import GatewayError, ValidationError
 from handler.gateway import Answer
 from handler.wires import lists, questions
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers
+from handler.wires.documents import ANY, TEXT, a_list, an_object, operation
 from handler.wires.messages import ask, items
 
 PATH = "/v1/decisions"
@@ -121,6 +122,26 @@ def _answer(question: dict[str, Any], answer: Answer) -> dict[str, Any]:
 
 
 ENDPOINTS = (
-    Endpoint(path=PATH, methods=("POST",), wire="decisions", read=read, refuse=lists.refuse, degrade=True),
+    Endpoint(
+        path=PATH,
+        methods=("POST",),
+        wire="decisions",
+        read=read,
+        refuse=lists.refuse,
+        degrade=True,
+        documents={
+            PATH: {
+                "post": operation(
+                    "decisions",
+                    "Questions about an input, as the openai package asks them.",
+                    body=an_object(("input", "questions"), input=ANY, questions=a_list(ANY), model=TEXT),
+                    answer=an_object(
+                        ("model", "answers", "usage"), model=TEXT, answers=a_list(ANY), usage=an_object()
+                    ),
+                    error=lists.ERROR,
+                )
+            }
+        },
+    ),
     lists.ENDPOINT,
 )

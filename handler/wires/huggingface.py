@@ -8,9 +8,10 @@ The client takes the first of the outer list. Several texts in `inputs` have a l
 from collections.abc import Sequence
 
 from handler import wire
-from handler.errors import GatewayError, MethodNotAllowed, NotFound, ValidationError
+from handler.errors import GatewayError, MethodNotAllowed, ValidationError
 from handler.gateway import Answer
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers, require_name
+from handler.wires.documents import ANY, LABELS, TEXT, a_list, an_object, operation
 from handler.wires.labels import labels, text
 
 
@@ -35,12 +36,11 @@ def read(request: Request, service: Service) -> Question:
 
 def facts(request: Request, service: Service) -> Reply | None:
     """Nothing but decisions is asked here, but for infinity_client's list of models, at `GET /models`."""
-    if request.method == "POST":
-        return None
-    if request.method != "GET":
-        raise MethodNotAllowed("this path is asked with POST", headers=(("allow", "POST"),))
+    allowed = "POST" if request.rest else "GET"
+    if request.method != allowed:
+        raise MethodNotAllowed(f"this path is asked with {allowed}", headers=(("allow", allowed),))
     if request.rest:
-        raise NotFound("there is nothing to get here; POST asks a model")
+        return None
     about = {"id": service.model_name, "object": "model", "owned_by": "infinity", "created": 0, "stats": {}}
     listed = [about | {"backend": "onnx", "capabilities": ["classify"]}]
     return Reply(wire.encode({"object": "list", "data": listed}))
@@ -51,6 +51,35 @@ def refuse(error: GatewayError) -> Reply:
     return Reply(wire.encode({"error": error.message}), error.code)
 
 
+_ERROR = an_object(("error",), error=TEXT)
+
 ENDPOINTS = (
-    Endpoint(path="/models/*", methods=(), wire="huggingface", read=read, facts=facts, refuse=refuse),
+    Endpoint(
+        path="/models/*",
+        methods=(),
+        wire="huggingface",
+        read=read,
+        facts=facts,
+        refuse=refuse,
+        documents={
+            "/models/{name}": {
+                "post": operation(
+                    "huggingface",
+                    "Tiers with their scores, as huggingface_hub asks for labels.",
+                    body=an_object(("inputs",), inputs=ANY),
+                    answer=a_list(LABELS),
+                    error=_ERROR,
+                    below=("name",),
+                )
+            },
+            "/models": {
+                "get": operation(
+                    "infinityModels",
+                    "The models, as infinity lists them.",
+                    answer=an_object(("object", "data"), data=a_list(ANY)),
+                    error=_ERROR,
+                )
+            },
+        },
+    ),
 )

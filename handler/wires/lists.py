@@ -6,6 +6,7 @@ from typing import Any
 from handler import wire
 from handler.errors import GatewayError, MethodNotAllowed, NotFound, Unauthenticated
 from handler.wires.base import ROUTER, Endpoint, Reply, Request, Service, require_name
+from handler.wires.documents import ANY, TEXT, a_list, an_object, operation
 
 # When this edition was made: the SDKs want a date, and models carry none.
 RELEASED = "2026-11-26"
@@ -53,4 +54,26 @@ def refuse(error: GatewayError) -> Reply:
     return Reply(wire.encode({"error": body}), error.code)
 
 
-ENDPOINT = Endpoint(path="/v1/models/*", methods=(), wire="decisions", facts=models, refuse=refuse)
+ERROR = an_object(("error",), error=an_object(("message", "type", "param", "code"), message=TEXT))
+ENDPOINT = Endpoint(
+    path="/v1/models/*",
+    methods=(),
+    wire="decisions",
+    facts=models,
+    refuse=refuse,
+    documents={
+        "/v1/models": {
+            "get": operation(
+                "models",
+                "The models that may be named.",
+                answer=an_object(("object", "data", "models"), data=a_list(ANY), models=a_list(ANY)),
+                error=ERROR,
+            )
+        },
+        "/v1/models/{name}": {
+            "get": operation(
+                "model", "One model.", answer=an_object(("id",), id=TEXT), error=ERROR, below=("name",)
+            )
+        },
+    },
+)

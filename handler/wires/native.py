@@ -217,14 +217,15 @@ async def _stream(service: Service, exchange: Exchange, caller: bytes) -> None:
                 continue
             waits = {task for task in (reading, oldest, ending if more else None) if task is not None}
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if reading is not None and reading.done():
+            # Asked first: of a sender without pause the next line is always there.
+            if ending.done() and more:
+                more, last = False, ModelNotReady("the gateway is shutting down; send the other lines again")
+            elif reading is not None and reading.done():
                 line, reading = reading.result(), None
                 if line is None:
                     more = False
                 else:
                     under_way.append((line, _begun(service, line, caller)))
-            elif ending.done() and more:
-                more, last = False, ModelNotReady("the gateway is shutting down; send the other lines again")
     except GatewayError as error:
         last = error  # the body cannot be read any further; what was read is answered
         if pending := [task for _, task in under_way if task is not None]:
@@ -296,9 +297,25 @@ def _line(line: bytes, limit: int) -> Line:
         try:
             found = _decode_line(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            number = _number(line)
             reason = wire.unreadable(exc, line)
             raise ValidationError(f'expected a line like {{"text": "…"}}: {reason}') from None
         number = found.id
         return Line(one(found), number)
     except GatewayError as error:
         return Line(Query(), number, error)
+
+
+class _Numbered(msgspec.Struct):
+    id: str | int | None = None
+
+
+_decode_number = msgspec.json.Decoder(_Numbered).decode
+
+
+def _number(line: bytes) -> str | int | None:
+    """The id of a line that is no query, where at least that can be read."""
+    try:
+        return _decode_number(line).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -13,6 +13,7 @@ from handler import __version__, wire
 from handler.errors import GatewayError, ModelNotReady, Overloaded, PayloadTooLarge, ValidationError
 from handler.gateway import Answer
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers
+from handler.wires.documents import ANY, LABELS, TEXT, a_list, an_object, operation
 from handler.wires.labels import labels, text
 
 
@@ -93,7 +94,40 @@ def refuse(error: GatewayError) -> Reply:
     return Reply(wire.encode({"error": error.message, "error_type": kind}), code)
 
 
+_ERROR = an_object(("error", "error_type"), error=TEXT, error_type=TEXT)
+
 ENDPOINTS = (
-    Endpoint(path="/predict", methods=("POST",), wire="predict", read=read, refuse=refuse),
-    Endpoint(path="/info", methods=("GET",), wire="predict", facts=info, refuse=refuse),
+    Endpoint(
+        path="/predict",
+        methods=("POST",),
+        wire="predict",
+        read=read,
+        refuse=refuse,
+        documents={
+            "/predict": {
+                "post": operation(
+                    "predict",
+                    "Tiers with their scores, as text-embeddings-inference gives labels.",
+                    body=an_object(("inputs",), inputs=ANY),
+                    answer={"anyOf": [LABELS, a_list(LABELS)]},
+                    error=_ERROR,
+                    invalid=422,
+                )
+            }
+        },
+    ),
+    Endpoint(
+        path="/info",
+        methods=("GET",),
+        wire="predict",
+        facts=info,
+        refuse=refuse,
+        documents={
+            "/info": {
+                "get": operation(
+                    "info", "What classifies, and by which labels.", answer=an_object(), error=_ERROR
+                )
+            }
+        },
+    ),
 )

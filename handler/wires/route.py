@@ -7,6 +7,7 @@ never steers it: neither threshold, explain, time-out nor authorization is read.
 """
 
 import asyncio
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from handler.exchange import Exchange
 from handler.gateway import Answer
 from handler.telemetry import FallbackReason
 from handler.wires.base import Endpoint, Query, Reply, Service, reason_of
+from handler.wires.documents import an_object, operation
 from handler.wires.messages import conversation, items
 
 PREFIX = "/v1/route"
@@ -139,4 +141,27 @@ def _refuse(error: GatewayError) -> Reply:
     return Reply(b"{}")
 
 
-ENDPOINTS = (Endpoint(path=PREFIX + "/*", methods=(), wire="route", refuse=_refuse, serve=serve),)
+def _documented(name: str, *below: str) -> dict[str, Any]:
+    told = operation(
+        name,
+        "One query for a proxy: always 200, the decision in the headers, whatever was sent.",
+        body=an_object(),
+        answer=an_object(),
+        error=an_object(),
+        below=below,
+    )
+    told["responses"] = {"200": told["responses"]["200"]}
+    told["security"] = [{}]  # a key comes in a header of its own
+    return {"post": told}
+
+
+ENDPOINTS = (
+    Endpoint(
+        path=PREFIX + "/*",
+        methods=(),
+        wire="route",
+        refuse=_refuse,
+        serve=serve,
+        documents={PREFIX: _documented("route"), PREFIX + "/{path}": _documented("routeBelow", "path")},
+    ),
+)

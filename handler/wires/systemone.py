@@ -21,6 +21,7 @@ from handler.gateway import Answer
 from handler.policy import Policy
 from handler.wires import lists, questions
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers
+from handler.wires.documents import ANY, TEXT, an_object, operation
 from handler.wires.messages import ask, conversation, items
 
 PATH = "/v1/systemone"
@@ -268,6 +269,20 @@ ENDPOINTS = (
         refuse=refuse,
         degrade=True,
         headers=own_headers,
+        documents={
+            PATH: {
+                "post": operation(
+                    "systemone",
+                    "Questions about a state, as typesafe-sdk and LiteLLM ask them.",
+                    body=an_object(("state", "questions"), state=ANY, questions=an_object(), model=TEXT),
+                    answer=an_object(
+                        ("model", "answers", "usage"), model=TEXT, answers=an_object(), usage=an_object()
+                    ),
+                    error=an_object(("detail",), detail=ANY),
+                    invalid=422,
+                )
+            }
+        },
     ),
     lists.ENDPOINT,
 )

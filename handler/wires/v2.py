@@ -18,6 +18,7 @@ from handler import __version__, wire
 from handler.errors import GatewayError, MethodNotAllowed, NotFound, ValidationError
 from handler.gateway import Answer
 from handler.wires.base import Endpoint, Question, Reply, Request, Service, answers, decoded, require_name
+from handler.wires.documents import ANY, TEXT, a_list, an_object, operation
 from handler.wires.messages import ask
 
 PREFIX = "/v2"
@@ -225,16 +226,14 @@ def _model_of(rest: str, service: Service, *below: str) -> str:
 
 def facts(request: Request, service: Service) -> Reply | None:
     """What is asked without a query: health, and what the server and the model are."""
-    if request.method == "POST":
-        if request.rest == "repository/index":
-            return _told([{"name": service.model_name, "version": VERSION, "state": "READY", "reason": ""}])
-        if request.rest.endswith("/infer"):
-            return None
-        raise NotFound("there is nothing at this path; POST asks at models/{name}/infer")
-    if request.method not in ("GET", "HEAD"):
-        raise MethodNotAllowed(
-            "these paths are asked with GET and POST", headers=(("allow", "GET, HEAD, POST"),)
-        )
+    index = request.rest == "repository/index"
+    allowed = "POST" if index or request.rest.endswith("/infer") else "GET"
+    if request.method != allowed:  # HEAD comes as GET
+        raise MethodNotAllowed(f"this path is asked with {allowed}", headers=(("allow", allowed),))
+    if index:
+        return _told([{"name": service.model_name, "version": VERSION, "state": "READY", "reason": ""}])
+    if allowed == "POST":
+        return None
     ready = service.gateway.model.loaded
     if request.rest == "":
         return _told({"name": "query-gateway", "version": __version__, "extensions": ["binary_tensor_data"]})
@@ -245,8 +244,6 @@ def facts(request: Request, service: Service) -> Reply | None:
     if request.rest.endswith("/ready"):
         name = _model_of(request.rest, service, "ready")
         return _told({"name": name, "ready": ready}, ready)
-    if request.rest.endswith("/infer"):
-        raise MethodNotAllowed("this path is asked with POST", headers=(("allow", "POST"),))
     if request.rest.endswith("/config"):
         name = _model_of(request.rest, service, "config")
         return _told({"name": name, "platform": "onnxruntime_onnx", "max_batch_size": 0})
@@ -268,8 +265,8 @@ def _told(found: Any, good: bool = True) -> Reply:
 
 
 def _open(method: str, rest: str) -> bool:
-    """Whether a path needs no key: probes have none."""
-    return method in ("GET", "HEAD") and (rest.startswith("health/") or rest.endswith("/ready"))
+    """Whether a path needs no key: clients send none when they ask for health and descriptions."""
+    return method == "GET"
 
 
 def refuse(error: GatewayError) -> Reply:
@@ -277,6 +274,39 @@ def refuse(error: GatewayError) -> Reply:
     return Reply(wire.encode({"error": error.message}), error.code)
 
 
+_ERROR = an_object(("error",), error=TEXT)
+
 ENDPOINTS = (
-    Endpoint(path=PREFIX + "/*", methods=(), wire="v2", read=read, facts=facts, refuse=refuse, open=_open),
+    Endpoint(
+        path=PREFIX + "/*",
+        methods=(),
+        wire="v2",
+        read=read,
+        facts=facts,
+        refuse=refuse,
+        open=_open,
+        documents={
+            "/v2/models/{name}/infer": {
+                "post": operation(
+                    "infer",
+                    "Decisions about the texts of one BYTES tensor; binary tensors are read, too.",
+                    body=an_object(("inputs",), inputs=a_list(an_object())),
+                    answer=an_object(("model_name", "outputs"), outputs=a_list(an_object())),
+                    error=_ERROR,
+                    below=("name",),
+                )
+            },
+            "/v2/models/{name}": {
+                "get": operation(
+                    "metadata", "The model's tensors.", answer=an_object(), error=_ERROR, below=("name",)
+                )
+            },
+            "/v2/health/live": {
+                "get": operation("v2Live", "The process answers.", answer=an_object(), error=_ERROR)
+            },
+            "/v2/health/ready": {
+                "get": operation("v2Ready", "A query would be answered.", answer=an_object(), error=ANY)
+            },
+        },
+    ),
 )
