@@ -25,7 +25,7 @@ from handler.log import ForeignLines, Log
 from handler.machine import Files, open_files
 from handler.policy import UnknownTask
 from handler.policy_file import PolicyError
-from handler.settings import Settings
+from handler.settings import Settings, SettingsError
 from handler.wiring import Parts, assemble, followed_model, load_router
 
 if TYPE_CHECKING:
@@ -295,7 +295,12 @@ def _serve(settings: Settings, log: Log, signals: Signals) -> int:
 
     import uvloop
 
-    process = Process(assemble(settings, log), bound, files)
+    try:
+        parts = assemble(settings, log)
+    except SettingsError:
+        bound.close()
+        raise
+    process = Process(parts, bound, files)
     # Not `uvloop.run`: it would wait for threads that ask a silent name server.
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
