@@ -7,7 +7,7 @@ Litestar nor what a body means.
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from handler import headers
@@ -153,11 +153,18 @@ class Exchange:
 # Packed bodies
 
 
+# A stream is unpacked in pieces of so many bytes, so that its memory does not grow with its packing.
+PIECE = 256 * 1024
+
+
 class Unpacker(Protocol):
     """Unpacks a stream piece by piece, never into more than was asked for."""
 
     def feed(self, packed: bytes, bytes_max: int) -> bytes:
         """Unpack more; raises `PayloadTooLarge` where it would be over `bytes_max`, `ValidationError`."""
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        """Unpack more, however much it makes, in pieces of `PIECE` bytes at most; raises `ValidationError`."""
 
     def end(self) -> None:
         """Raise `ValidationError` where the stream is not at its end."""
@@ -166,6 +173,9 @@ class Unpacker(Protocol):
 class _Plain:
     def feed(self, packed: bytes, bytes_max: int) -> bytes:
         return packed
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        yield packed
 
     def end(self) -> None:
         pass
@@ -180,6 +190,18 @@ class _Zlib:
         self._head = b""  # of a deflate stream, until it says which of the two it is
 
     def feed(self, packed: bytes, bytes_max: int) -> bytes:
+        found = self._some(packed, bytes_max + 1)
+        if len(found) > bytes_max or (self._stream is not None and self._stream.unconsumed_tail):
+            raise PayloadTooLarge(f"the body is over {bytes_max} bytes once it is unpacked")
+        return found
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        yield (piece := self._some(packed, PIECE))
+        # A full piece may leave more within zlib though it has taken all that it was given.
+        while self._stream is not None and (self._stream.unconsumed_tail or len(piece) == PIECE):
+            yield (piece := self._some(self._stream.unconsumed_tail, PIECE))
+
+    def _some(self, packed: bytes, bytes_max: int) -> bytes:
         if self._stream is None:
             self._head += packed
             if len(self._head) < 2:
@@ -188,11 +210,9 @@ class _Zlib:
             framed = packed[0] & 0x0F == 8 and int.from_bytes(packed[:2], "big") % 31 == 0  # RFC 1950
             self._stream = zlib.decompressobj(wbits=15 if framed else -15)
         try:
-            found = self._stream.decompress(packed, bytes_max + 1)
+            found = self._stream.decompress(packed, bytes_max)
         except zlib.error as exc:
             raise ValidationError(f"the body cannot be unpacked as {self._name}") from exc
-        if len(found) > bytes_max or self._stream.unconsumed_tail:
-            raise PayloadTooLarge(f"the body is over {bytes_max} bytes once it is unpacked")
         if self._stream.unused_data.strip(b"\0"):
             raise ValidationError(f"bytes follow the end of the {self._name} body")
         return found
@@ -208,17 +228,31 @@ class _Zstd:
         self._fed = False
 
     def feed(self, packed: bytes, bytes_max: int) -> bytes:
-        if not packed:
+        found = self._some(packed, bytes_max + 1)
+        if len(found) > bytes_max or self._more:
+            raise PayloadTooLarge(f"the body is over {bytes_max} bytes once it is unpacked")
+        return found
+
+    def pieces(self, packed: bytes) -> Iterator[bytes]:
+        yield self._some(packed, PIECE)
+        while self._more:
+            yield self._some(b"", PIECE)
+
+    @property
+    def _more(self) -> bool:
+        """Whether it holds what has not been handed out."""
+        return self._fed and not (self._stream.needs_input or self._stream.eof)
+
+    def _some(self, packed: bytes, bytes_max: int) -> bytes:
+        if not packed and not self._more:
             return b""
         self._fed = True
         if self._stream.eof:
             raise ValidationError("bytes follow the end of the zstd body")
         try:
-            found: bytes = self._stream.decompress(packed, bytes_max + 1)
+            found: bytes = self._stream.decompress(packed, bytes_max)
         except self._error as exc:
             raise ValidationError("the body cannot be unpacked as zstd") from exc
-        if len(found) > bytes_max or not (self._stream.needs_input or self._stream.eof):
-            raise PayloadTooLarge(f"the body is over {bytes_max} bytes once it is unpacked")
         if self._stream.unused_data:
             raise ValidationError("bytes follow the end of the zstd body")
         return found

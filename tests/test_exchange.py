@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import PayloadTooLarge, UnsupportedMediaType, ValidationError
-from handler.exchange import unpacked, unpacker
+from handler.exchange import PIECE, unpacked, unpacker
 
 
 def bare_deflate(body: bytes) -> bytes:
@@ -92,3 +92,15 @@ def test_any_bytes_are_unpacked_or_refused(encoding: bytes, body: bytes) -> None
 def test_another_packing_is_refused(encoding: bytes) -> None:
     with pytest.raises(UnsupportedMediaType, match="gzip, deflate or zstd"):
         unpacked(b"{}", encoding, 1000)
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "deflate without its frame", "zstd"])
+def test_a_stream_is_unpacked_in_small_pieces_however_well_it_was_packed(name: str) -> None:
+    encoding, pack = PACKERS[name]
+    body, stream = b"the same line\n" * 400_000, unpacker(encoding)
+
+    pieces = [*stream.pieces(pack(body))]
+    stream.end()
+
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= PIECE

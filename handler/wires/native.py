@@ -22,7 +22,7 @@ from handler.errors import (
     ValidationError,
     from_bug,
 )
-from handler.exchange import NDJSON, Exchange, unpacker
+from handler.exchange import NDJSON, Exchange, Unpacker, unpacker
 from handler.gateway import Answer
 from handler.wires.base import BULK_QUEUED_MAX, Query, Service
 from handler.wires.messages import conversation, items
@@ -262,7 +262,7 @@ def _written(under_way: "deque[tuple[Line, asyncio.Task[Answer | GatewayError] |
     return bytes(found)
 
 
-async def _lines(service: Service, exchange: Exchange, unpack: object) -> AsyncIterator[Line]:
+async def _lines(service: Service, exchange: Exchange, unpack: Unpacker) -> AsyncIterator[Line]:
     """The lines of a body as they come. Blank ones are passed over.
 
     Raises `ValidationError` where bytes are late or cannot be unpacked, and
@@ -271,22 +271,19 @@ async def _lines(service: Service, exchange: Exchange, unpack: object) -> AsyncI
     limit = service.settings.max_body_bytes
     rest = bytearray()
     async for packed in exchange.chunks(service.read_timeout_s):
-        rest += unpack.feed(packed, UNPACKED_MAX)  # type: ignore[attr-defined]
-        start = 0
-        while (end := rest.find(b"\n", start)) >= 0:
-            if line := bytes(rest[start:end]).strip():
-                yield _line(line, limit)
-            start = end + 1
-        del rest[:start]
-        if len(rest) > limit:
-            raise PayloadTooLarge(f"a line is over {limit} bytes")
-    unpack.end()  # type: ignore[attr-defined]
+        for piece in unpack.pieces(packed):
+            rest += piece
+            start = 0
+            while (end := rest.find(b"\n", start)) >= 0:
+                if line := bytes(rest[start:end]).strip():
+                    yield _line(line, limit)
+                start = end + 1
+            del rest[:start]
+            if len(rest) > limit:
+                raise PayloadTooLarge(f"a line is over {limit} bytes")
+    unpack.end()
     if line := bytes(rest).strip():
         yield _line(line, limit)
-
-
-# One chunk of a packed stream may unpack into so much.
-UNPACKED_MAX = 16 * 1024 * 1024
 
 
 def _line(line: bytes, limit: int) -> Line:
