@@ -55,11 +55,11 @@ export const KINDS = [
 		plain: "What is 15% of 64?",
 		hard: "A shirt costs 40 euros and is reduced by a quarter. What do I pay?",
 	},
-	{ task: "simple_fact", route: "fast", plain: "What is the capital of Australia?", hard: "Another word for “happy”?" },
+	{ task: "simple_fact", route: "fast", plain: "Who wrote Romeo and Juliet?", hard: "Another word for “happy”?" },
 	{
 		task: "simple_code",
 		route: "fast",
-		plain: "How do I reverse a list in Python?",
+		plain: "python one-liner to reverse a list",
 		hard: "What does this line do? xs = [x for x in xs if x % 2]",
 	},
 	{
@@ -160,7 +160,8 @@ export const TRICKY = [
 
 /** What the router was seen to get wrong: the model card tells why. @type {Tricky[]} */
 export const WRONG = [
-	{ name: "Who was paid?", route: "fast", text: "From 'Jo paid Kim 40 euros on Monday', who was paid?" },
-	{ name: "Sarcastic?", route: "fast", text: "Is 'I love waiting in line for hours' sarcastic or sincere?" },
+	{ name: "Capital of Australia", route: "fast", text: "What is the capital of Australia?" },
+	{ name: "Height of Mont Blanc", route: "fast", text: "How tall is Mont Blanc?" },
+	{ name: "Boiling point of ethanol", route: "slow", text: "Boiling point of ethanol?" },
 	{ name: "Duties of a landlord", route: "slow", text: "What are the legal duties of a landlord in such a case? Dear neighbours, the water will be turned off on Thursday from nine to noon while the main valve is changed. Please fill a bucket the evening before." },
 ];
