@@ -195,12 +195,12 @@ class Signals:
         threading.Thread(target=self._run, name="signals", daemon=True).start()
 
     @staticmethod
-    def block() -> None:
-        """Keep signals from all threads, so that they reach the one that waits for them.
+    def block() -> set[int]:
+        """Keep signals from all threads, so that they reach the one that waits for them. Returns the old mask.
 
         As process 1 they wait, too, where the kernel would throw away what has no handler.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGHUP})
+        return signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDING, signal.SIGHUP})
 
     def attach(self, process: Process, loop: asyncio.AbstractEventLoop) -> None:
         """Hand signals to a process from now on."""
@@ -262,13 +262,16 @@ def serve(settings: Settings) -> int:
 
     Raises `SettingsError` when the settings do not fit together.
     """
-    Signals.block()
+    mask = Signals.block()
     writer = LineWriter(STDOUT)
     log = Log(writer, level=settings.log_level, form=settings.log_format)
     writer.told = log.dropped_line
     signals = Signals(log)
     try:
         return _serve(settings, log, signals)
+    except SettingsError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # nobody waits for them any more
+        raise
     finally:
         log.end(LOG_END_S)
 

@@ -194,7 +194,7 @@ def test_text_to_key_to_answer_is_one_function(model: Path, router: Router, aske
 
     answers = asyncio.run(through_the_caches())
 
-    fresh = [decide(router.score([normalise(text, limits)])[0], policy, 0.7) for text in asked]
+    fresh = [decide(router.score([normalise(text, limits)])[0], policy) for text in asked]
     assert answers == fresh
     by_key = {
         key(normalise(text, limits), router.digest): answer for text, answer in zip(asked, fresh, strict=True)
@@ -215,7 +215,7 @@ async def test_answers_from_redis_are_the_models_own_to_the_last_bit(
     limits = router.manifest.limits
     assert {answer.cache for answer in answers} == {"l2"}
     assert [answer.decision for answer in answers] == [
-        decide(router.score([normalise(text, limits)])[0], policy, 0.7) for text in asked
+        decide(router.score([normalise(text, limits)])[0], policy) for text in asked
     ]
 
 
