@@ -212,10 +212,10 @@ DOCUMENT: dict[str, Command] = {
     "curl -u admin:admin http://localhost:3000/api/datasources": Command(r'"url":"http://prometheus:9090"', needs=GRAFANA),
     "curl 'http://localhost:9090/api/v1/query?query=up'": Command(r'"job":"query-gateway"\},"value":\[[\d.]+,"1"\]'),
     memory_of("1"): Command(r"^Memory: (6|7|8|9|1\d|2\d)\d\.\d\d MB$"),
-    # Tools and maintenance
-    "./scripts/diagnose.sh": Command(r"Stack.*Health.*Live numbers.*Alerts.*Verdict:", codes=(0, 1), tries=20),
+    # Tools and maintenance. So many restarts in so few minutes are a crash loop, and are told as one.
+    "./scripts/diagnose.sh": Command(r"Stack.*Health.*Live numbers.*Alerts.*Verdict:", codes=(0, 1, 2)),
     "./scripts/diagnose.sh --url http://localhost:8080 --prometheus http://localhost:9090": Command(
-        r"ok    ready.*ok    scraped.*Verdict:", codes=(0, 1)
+        r"ok    ready.*ok    scraped.*Verdict:", codes=(0, 1, 2)
     ),
     TRUNCATE: Command(OK),
     DELETE: Command(r"^204$"),
