@@ -95,7 +95,10 @@ byId("keys-forget", HTMLElement).addEventListener("click", () => {
 	useKeys();
 });
 dialog.addEventListener("keydown", (event) => {
-	if (event.key === "Enter" && event.target instanceof HTMLInputElement) useKeys();
+	if (event.key !== "Enter" || !(event.target instanceof HTMLInputElement)) return;
+	// Else the key would also press the button that gets the focus back, and open the dialog anew.
+	event.preventDefault();
+	useKeys();
 });
 
 byId("theme", HTMLElement).addEventListener("click", () => {
