@@ -1,16 +1,23 @@
 """The native wire's bodies: what is read, and that a refusal never repeats what was sent."""
 
+import asyncio
+import itertools
 import json
-from typing import Any
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
+from backports import zstd
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handler import wire
-from handler.errors import ValidationError
+from handler.errors import PayloadTooLarge, ValidationError
+from handler.exchange import PIECE, Exchange, unpacker
 from handler.wires import native
+from handler.wires.base import Service
 
 SECRET = "xyzzy-swordfish"
 SECRET_JSON = SECRET.encode()
@@ -175,3 +182,76 @@ def test_a_line_that_is_no_query_is_answered_under_its_id() -> None:
     assert native._line(b'{"id": 7, "text": ""}', 100).number == 7
     assert native._line(b'{"id": "a", "text": 7}', 100).number == "a"
     assert native._line(b'{"id": 7', 100).number is None
+
+
+# Lines of a stream
+
+LINE_MAX = 1000
+SERVICE = cast(
+    Service, SimpleNamespace(settings=SimpleNamespace(max_body_bytes=LINE_MAX), read_timeout_s=1.0)
+)
+
+
+def lines_of(chunks: Sequence[bytes], encoding: bytes = b"") -> tuple[list[str], int]:
+    """The texts of a body that comes in chunks, and how often others had their turn meanwhile."""
+
+    async def main() -> tuple[list[str], int]:
+        waiting = list(chunks)
+        turns, done = 0, False
+
+        async def receive() -> Any:
+            body = waiting.pop(0) if waiting else b""
+            return {"type": "http.request", "body": body, "more_body": bool(waiting)}
+
+        async def other() -> None:
+            nonlocal turns
+            while not done:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def send(message: Any) -> None: ...
+
+        beside = asyncio.ensure_future(other())
+        exchange = Exchange({"headers": []}, receive, send)
+        try:
+            found = [line.query.text async for line in native._lines(SERVICE, exchange, unpacker(encoding))]
+        finally:
+            done = True
+            await beside
+        return found, turns
+
+    return asyncio.run(main())
+
+
+@given(
+    asked=st.lists(st.text("ab \u00e9", min_size=1, max_size=5).filter(str.strip), max_size=6),
+    blanks=st.lists(st.sampled_from(["", " ", "\r", "\t \r"]), min_size=7, max_size=7),
+    cuts=st.lists(st.integers(0, 200), max_size=5),
+    ended=st.booleans(),
+)
+def test_a_line_is_the_same_wherever_its_body_is_cut(
+    asked: list[str], blanks: list[str], cuts: list[int], ended: bool
+) -> None:
+    lines = [f"{blank}\n{json.dumps({'text': text})}" for blank, text in zip(blanks, asked, strict=False)]
+    body = ("\n".join([*lines, blanks[-1]]) + "\n" * ended).encode()
+    edges = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
+
+    found, _ = lines_of([body[a:b] for a, b in itertools.pairwise(edges)])
+
+    assert found == asked
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" ", b"\r\n"])
+def test_a_bomb_of_blanks_leaves_others_their_turns(blank: bytes) -> None:
+    pieces = 32
+    packed = zstd.compress(blank * (pieces * PIECE // len(blank)) + b'{"text": "last"}\n')
+
+    found, turns = lines_of([packed], b"zstd")
+
+    assert found == ["last"]
+    assert turns >= pieces
+
+
+def test_a_line_without_end_is_refused_at_the_limit() -> None:
+    with pytest.raises(PayloadTooLarge):
+        lines_of([b"\n" * 5000, b'{"text": "' + b"a" * LINE_MAX])

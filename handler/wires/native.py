@@ -5,6 +5,7 @@ Read `serve` first; a single text takes the shortest way through it.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -262,6 +263,9 @@ def _written(under_way: "deque[tuple[Line, asyncio.Task[Answer | GatewayError] |
     return bytes(found)
 
 
+_SOMETHING = re.compile(rb"\S")
+
+
 async def _lines(service: Service, exchange: Exchange, unpack: Unpacker) -> AsyncIterator[Line]:
     """The lines of a body as they come. Blank ones are passed over.
 
@@ -272,13 +276,15 @@ async def _lines(service: Service, exchange: Exchange, unpack: Unpacker) -> Asyn
     rest = bytearray()
     async for packed in exchange.chunks(service.read_timeout_s):
         for piece in unpack.pieces(packed):
+            # A few packed bytes may make a gigabyte of pieces: others have their turn between them.
+            await asyncio.sleep(0)
             rest += piece
             start = 0
-            while (end := rest.find(b"\n", start)) >= 0:
-                if line := bytes(rest[start:end]).strip():
-                    yield _line(line, limit)
+            # Blank lines are passed over by the search alone, since a sender may send nothing else.
+            while (begin := _SOMETHING.search(rest, start)) and (end := rest.find(b"\n", begin.start())) >= 0:
+                yield _line(bytes(rest[begin.start() : end]).rstrip(), limit)
                 start = end + 1
-            del rest[:start]
+            del rest[: begin.start() if begin else len(rest)]
             if len(rest) > limit:
                 raise PayloadTooLarge(f"a line is over {limit} bytes")
     unpack.end()
