@@ -49,11 +49,13 @@ WORKDIR /app
 COPY models/quantized models/quantized
 COPY LICENSE NOTICE ./
 # PATH lets `docker exec … python3` find psutil. HOST: in a container, everyone outside must reach us.
+# LOG_FORMAT: tools read a container's log, though it has a terminal (`docker run -t`).
 # ONNX Runtime's telemetry would otherwise look for a home to keep a device's name in.
 ENV PATH=/opt/gateway/bin:$PATH \
     HOST=0.0.0.0 \
     PORT=8000 \
     MODEL_PATH=/app/models/quantized \
+    LOG_FORMAT=json \
     ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 EXPOSE 8000

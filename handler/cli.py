@@ -1,4 +1,4 @@
-"""`query-gateway`: serve, check, classify, cache and version, from one command line.
+"""`query-gateway`: serve, check, classify, calibrate, replay, cache and key, from one command line.
 
 What a command needs is imported when it runs, so that none pays for another.
 """
@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from handler import __version__
 from handler.settings import Settings, SettingsError, from_env, misspelled, retired, table
@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 FAILED = 1
 UNUSABLE = 2  # settings or arguments; argparse's own code for the same
+SHELLS = ("bash", "zsh", "fish")
+VERSION = f"query-gateway {__version__}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the process's exit code."""
     arguments = _parser().parse_args(argv)
     if arguments.command == "version":
-        print(f"query-gateway {__version__}")
+        print(VERSION)
+        return 0
+    if arguments.command == "completion":
+        print(_completion(arguments.shell))
         return 0
     if arguments.command == "key":
         from handler import keys
@@ -34,8 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         key = keys.make()
         print(f"key, for the caller: {key}\ndigest, for the gateway: {keys.digest(key.encode()).hex()}")
         return 0
+    # What the command line says goes the same way as the environment, so that both are checked alike.
+    given = {name.upper(): value for name in ("host", "port") if (value := getattr(arguments, name, None))}
     try:
-        settings = from_env(os.environ)
+        settings = from_env({**os.environ, **given})
     except SettingsError as exc:
         return _unusable(exc, serving=arguments.command == "serve")
     for seen, likely in misspelled(os.environ):
@@ -57,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _cache(settings, arguments)
     if arguments.command in ("calibrate", "replay"):
         return _offline(settings, arguments)
-    return _classify(settings, arguments.text, as_json=arguments.json)
+    return _classify(settings, arguments.text, whole=arguments.whole, as_json=arguments.json)
 
 
 def _unusable(exc: SettingsError, *, serving: bool) -> int:
@@ -145,15 +152,18 @@ def _check_machine(settings: Settings) -> None:
         print(f"query-gateway: warning: {exc}", file=sys.stderr)
 
 
-def _classify(settings: Settings, texts: Sequence[str], *, as_json: bool) -> int:
-    """Route texts without a server; the answers are those that the server would give."""
+def _classify(settings: Settings, texts: Sequence[str], *, whole: bool, as_json: bool) -> int:
+    """Route texts without a server; the answers are those that the server would give.
+
+    whole  standard input or a file is one query, line breaks and all, instead of a query a line
+    """
     from handler.errors import ModelError
     from handler.offline import LocalRouter
     from handler.wire import write_answer
 
     try:
         local = LocalRouter(*_load(settings))
-        for text in _lines(texts):
+        for text in _queries(texts, whole=whole):
             decision = local.classify_one(text)
             if as_json:
                 print(write_answer(decision).decode(), flush=True)
@@ -314,21 +324,28 @@ def _told(number: int | None) -> str:
     return "unknown" if number is None else str(number)
 
 
-def _lines(texts: Sequence[str]) -> Iterable[str]:
-    """Texts as given; `-` stands for standard input and `@file` for a file, a query a line."""
+def _queries(texts: Sequence[str], *, whole: bool) -> Iterable[str]:
+    """The queries that are meant by texts as given: `-` is standard input, `@file` a file."""
     for text in texts:
         if text == "-":
             if sys.stdin is None:
                 raise OSError("- stands for standard input, and there is none")
             if isinstance(sys.stdin, TextIOWrapper):
                 sys.stdin.reconfigure(encoding="utf-8", errors="replace")
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+            yield from _read(sys.stdin, whole=whole)
         elif text.startswith("@"):
-            with open(text[1:], encoding="utf-8", errors="replace") as lines:
-                yield from (line.rstrip("\n") for line in lines if line.strip())
+            with open(text[1:], encoding="utf-8", errors="replace") as file:
+                yield from _read(file, whole=whole)
         else:
             # What the shell passed as bytes outside UTF-8 cannot be a query's text.
             yield text.encode(errors="replace").decode()
+
+
+def _read(file: TextIO, *, whole: bool) -> Iterable[str]:
+    """A file's queries: all of it as one, or a query a line. Blank ones are passed over."""
+    for text in [file.read()] if whole else file:
+        if text.strip():
+            yield text.rstrip("\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -349,12 +366,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog=settings,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=VERSION, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True)
-    command("serve", "Serve queries over HTTP until told to end.")
+    serve = command("serve", "Serve queries over HTTP until told to end.")
+    serve.add_argument("--host", metavar="ADDRESS", help="address to listen on, instead of HOST")
+    serve.add_argument("--port", metavar="PORT", help="port to listen on, instead of PORT")
     command("check", "Verify settings and model, then exit: 0 when a server would answer.")
     classify = command("classify", "Route texts without a server.")
     classify.add_argument(
         "text", nargs="+", help="a query; - for standard input, @FILE for a file, a query a line"
+    )
+    classify.add_argument(
+        "--whole", action="store_true", help="standard input or a file is one query, of many lines"
     )
     classify.add_argument("--json", action="store_true", help="print the answers as the server would")
     calibrate = command("calibrate", "Choose a threshold by a file of queries, and write it as a policy.")
@@ -405,8 +428,26 @@ def _parser() -> argparse.ArgumentParser:
     flush.add_argument("--all-models", action="store_true", help="remove every model's entries")
     flush.add_argument("--dry-run", action="store_true", help="only say how many")
     command("key", "Make a key for a caller, and the digest that the gateway knows it by.")
+    completion = command("completion", "Print a script that completes commands and options in a shell.")
+    completion.add_argument("shell", choices=SHELLS, help="the shell that it is for")
     command("version", "Print the version.")
     return parser
+
+
+def _completion(shell: str) -> str:
+    """A script for a shell that completes commands, options and names of files."""
+    import shtab
+
+    parser = _parser()
+    parsers = [parser]
+    while parsers:
+        for action in parsers.pop()._actions:
+            if isinstance(action.choices, dict):
+                parsers += action.choices.values()
+            elif "FILE" in (action.metavar, action.dest.upper()):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    script: str = shtab.complete(parser, shell)
+    return script
 
 
 def _share(text: str) -> float:

@@ -133,9 +133,11 @@ class Log:
                 msgspec.json.encode({"timestamp": at, "level": level, "event": event, **facts}).decode()
                 + "\n"
             )
-        return (
-            f"{at} {level:7} {event} " + " ".join(f"{name}={value}" for name, value in facts.items()) + "\n"
+        frames = facts.pop("traceback", ())
+        line = " ".join(
+            [at, f"{level:7}", event, *(f"{name}={_readable(value)}" for name, value in facts.items())]
         )
+        return "\n    ".join([line, *frames]) + "\n"
 
 
 class ForeignLines(logging.Handler):
@@ -156,6 +158,12 @@ class ForeignLines(logging.Handler):
             self._log.error("library_error", error=error, logger=record.name, message=_plain(record))
         else:
             self._log.warning("library_warning", logger=record.name, message=_plain(record))
+
+
+def _readable(value: Any) -> str:
+    """A fact for people; in quotes where its end, or the line's, could be doubted."""
+    text = str(value)
+    return text if text.isprintable() and not set(text) & set(' "=') else msgspec.json.encode(text).decode()
 
 
 def _plain(record: logging.LogRecord) -> str:

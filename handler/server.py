@@ -264,7 +264,10 @@ def serve(settings: Settings) -> int:
     """
     mask = Signals.block()
     writer = LineWriter(STDOUT)
-    log = Log(writer, level=settings.log_level, form=settings.log_format)
+    form = settings.log_format
+    if form == "auto":
+        form = "text" if os.isatty(STDOUT) else "json"
+    log = Log(writer, level=settings.log_level, form=form)
     writer.told = log.dropped_line
     signals = Signals(log)
     try:

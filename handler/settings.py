@@ -216,9 +216,10 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], _doc("Least severe line that is written.")
     ] = "INFO"
-    log_format: Annotated[Literal["json", "text"], _doc("One JSON object a line, or text for people.")] = (
-        "json"
-    )
+    log_format: Annotated[
+        Literal["auto", "json", "text"],
+        _doc("One JSON object a line, or text for people; auto: text on a terminal, else json."),
+    ] = "auto"
 
     @property
     def fast_tasks(self) -> list[str]:

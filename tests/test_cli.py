@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,7 @@ from lab.launch import free_port
 from tests.models import TASKS, change, make_toy
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("serve", "check", "classify", "version")
+COMMANDS = ("serve", "check", "classify", "calibrate", "replay", "completion", "key", "version")
 Captured = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
@@ -34,8 +36,10 @@ def model(tmp_path: Path, monkeypatch: Patch) -> Path:
 # version and help
 
 
-def test_version_prints_the_version(capsys: Captured) -> None:
-    assert main(["version"]) == 0
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_version_prints_the_version(argument: str, capsys: Captured) -> None:
+    with suppress(SystemExit):
+        assert main([argument]) == 0
 
     assert capsys.readouterr().out == f"query-gateway {__version__}\n"
 
@@ -135,6 +139,74 @@ def test_serve_serves_with_the_settings_of_the_environment(monkeypatch: Patch) -
     assert main(["serve"]) == 7
 
     assert [settings.port for settings in served] == [9001]
+
+
+def test_host_and_port_on_the_command_line_go_before_the_environments(monkeypatch: Patch) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr(server, "serve", served.append)
+    monkeypatch.setenv("PORT", "9001")
+    monkeypatch.setenv("HOST", "127.0.0.1")
+
+    main(["serve", "--port", "9002", "--host", "::1"])
+
+    assert [(settings.host, settings.port) for settings in served] == [("::1", 9002)]
+
+
+def test_a_port_on_the_command_line_that_is_none_ends_with_2_and_what_is_accepted(capsys: Captured) -> None:
+    assert main(["serve", "--port", "http"]) == 2
+
+    assert capsys.readouterr().err.startswith("query-gateway: PORT='http' cannot be read: a whole number")
+
+
+def first_line_of_a_server(stdout: int) -> None:
+    """Start a server that cannot listen, and so ends at once, with its log on a descriptor."""
+    subprocess.run(
+        [sys.executable, "-m", "handler", "serve", "--host", "203.0.113.1"],
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def test_the_log_on_a_terminal_is_text_for_people() -> None:
+    ours, servers = os.openpty()
+
+    first_line_of_a_server(servers)
+
+    os.close(servers)
+    with open(ours, "rb", buffering=0) as terminal:
+        assert b"Z error   cannot_listen error_type=SettingsError" in terminal.read(4096)
+
+
+def test_the_log_that_is_no_terminals_is_json(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        first_line_of_a_server(log.fileno())
+
+    line = json.loads((tmp_path / "log").read_text().splitlines()[0])
+    assert (line["level"], line["event"]) == ("error", "cannot_listen")
+
+
+# completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_knows_every_command_and_their_options(shell: str, capsys: Captured) -> None:
+    assert main(["completion", shell]) == 0
+
+    script = capsys.readouterr().out
+    assert [word for word in (*COMMANDS, "fast-share", "all-models") if word not in script] == []
+
+
+def test_bash_completes_a_command_by_its_script(capsys: Captured, tmp_path: Path) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    typed = f"source {script}; COMP_WORDS=(query-gateway cl); COMP_CWORD=1; _shtab_query_gateway; echo ${{COMPREPLY[*]}}"
+
+    ran = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=True)
+
+    assert ran.stdout == "classify\n"
 
 
 # check
@@ -308,6 +380,36 @@ def test_classify_reads_a_file_a_query_a_line(tmp_path: Path, capsys: Captured) 
 
     tasks = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
     assert tasks == ["coding", "brainstorming"]
+
+
+def test_classify_reads_standard_input_whole_as_one_query(capsys: Captured, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("summarization\n\nof this:\ncoding\n"))
+
+    assert main(["classify", "--whole", "-"]) == 0
+
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_classify_reads_each_file_whole_as_one_query(tmp_path: Path, capsys: Captured) -> None:
+    for name, text in {"first": "coding\nplease\n", "second": "closed_qa\nplease"}.items():
+        (tmp_path / name).write_text(text)
+
+    assert main(["classify", "--whole", f"@{tmp_path / 'first'}", f"@{tmp_path / 'second'}"]) == 0
+
+    tasks = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert tasks == ["coding", "closed_qa"]
+
+
+def test_a_query_of_many_lines_is_answered_as_the_same_text_in_one_argument(
+    capsys: Captured, monkeypatch: Patch
+) -> None:
+    text = "coding\n\n  indented\nclosed_qa"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text + "\n"))
+
+    assert main(["classify", "--json", "--whole", "-", text]) == 0
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
 
 
 def test_classify_of_a_missing_file_ends_with_1_and_its_name(tmp_path: Path, capsys: Captured) -> None:

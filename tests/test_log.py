@@ -93,6 +93,25 @@ def test_the_text_form_is_for_people(pages: Pages, clock: Clock) -> None:
     assert pages.getvalue() == "2023-11-14T22:13:20.000Z warning odd port=8080 host=localhost\n"
 
 
+def test_a_line_for_people_quotes_what_could_be_read_two_ways(pages: Pages, clock: Clock) -> None:
+    Log(pages, form="text", now=clock).warning("odd", message="a port=1\nand more", host="größer")
+
+    assert pages.getvalue().endswith(' odd message="a port=1\\nand more" host=größer\n')
+
+
+def test_a_bug_is_written_for_people_with_a_frame_a_line(pages: Pages, clock: Clock) -> None:
+    log = Log(pages, form="text", now=clock)
+
+    try:
+        raise ValueError(SECRET)
+    except ValueError as bug:
+        log.error("request_failed", error=bug)
+
+    first, frame = pages.getvalue().splitlines()
+    assert first.endswith("request_failed error_type=InternalError exception=ValueError")
+    assert frame.startswith("    test_log.py:")
+
+
 def test_a_bug_is_written_as_its_type_and_frames(log: Log, pages: Pages) -> None:
     try:
         raise ValueError(SECRET)

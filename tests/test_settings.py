@@ -57,7 +57,7 @@ BAD_VALUES = [
     ("REQUEST_TIMEOUT_MS", "0", "over 0"),
     ("CONFIDENCE_THRESHOLD", "1.01", "at most 1"),
     ("LOG_LEVEL", "LOUD", "one of DEBUG, INFO, WARNING, ERROR"),
-    ("LOG_FORMAT", "xml", "one of json, text"),
+    ("LOG_FORMAT", "xml", "one of auto, json, text"),
 ]
 
 
@@ -74,7 +74,7 @@ def test_an_empty_environment_gives_the_contracts_defaults() -> None:
     assert (read.confidence_threshold, read.max_body_bytes, read.queue_max) == (0.65, 1_048_576, 1024)
     assert (read.host, read.port) == ("127.0.0.1", 8080)
     assert (read.request_timeout_ms, read.drain_linger_ms) == (1000, 1000)
-    assert (read.log_requests, read.log_level, read.log_format) == (False, "INFO", "json")
+    assert (read.log_requests, read.log_level, read.log_format) == (False, "INFO", "auto")
 
 
 @pytest.mark.parametrize(
