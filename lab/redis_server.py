@@ -52,6 +52,10 @@ class RedisServer:
             )
         return self._admin
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def start(self, *options: str, wait: bool = True) -> None:
         if self._sentinel:  # rewrites its own configuration, so it needs a file
             config = self.folder / "sentinel.conf"

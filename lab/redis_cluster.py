@@ -1,0 +1,209 @@
+"""A real Redis Cluster on loopback: made, resharded, failed over, and none of its processes left behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import redis
+from redis.crc import key_slot
+
+from lab.launch import eventually, free_port
+from lab.redis_server import RedisServer
+
+SLOTS = 16384
+
+
+class Node(NamedTuple):
+    """What CLUSTER NODES says of one server. `primary_id` is empty for a primary; slots are pairs, both ends included."""
+
+    node_id: str
+    port: int
+    flags: frozenset[str]
+    primary_id: str
+    slots: tuple[tuple[int, int], ...]
+
+    @property
+    def failed(self) -> bool:
+        return "fail" in self.flags
+
+    def holds(self, slot: int) -> bool:
+        return any(first <= slot <= last for first, last in self.slots)
+
+
+class RedisCluster:
+    """Redis servers in cluster mode: `shards` primaries, each with `replicas`. Use as a context manager, or start it.
+
+    options          for every server, as redis-server takes them
+    password         of every server; none where it is empty
+    node_timeout_ms  after which the servers take one of them for lost. A fail-over takes about twice that
+    Raises `FileNotFoundError` where there is no redis-cli, which makes the cluster.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        shards: int = 3,
+        replicas: int = 1,
+        password: str = "",
+        node_timeout_ms: int = 1000,
+    ) -> None:
+        self._cli = cli()
+        self._shards = shards
+        self._replicas = replicas
+        self.password = password
+        self._options = [
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)),
+            # A lost shard costs its own keys alone; and what was lost comes back as a replica at once.
+            *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
+            *options,
+        ]
+        if password:
+            self._options += ["--requirepass", password, "--masterauth", password]
+        self.folder = folder
+        self.servers: list[RedisServer] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """As `REDIS_URL` takes it; it names the first three servers."""
+        entry = f":{self.password}@" if self.password else ""
+        return f"redis+cluster://{entry}" + ",".join(f"127.0.0.1:{one.port}" for one in self.servers[:3])
+
+    def start(self) -> None:
+        """Start the servers and make a cluster of them; returns when every key has a primary, and that a replica."""
+        for _ in range(self._shards * (1 + self._replicas)):
+            self.add_server()
+        self.create()
+
+    def add_server(self) -> RedisServer:
+        """Start a server that belongs to no cluster yet."""
+        # Their talk among themselves would else take the port 10,000 higher, which may not exist.
+        server = RedisServer(self.folder, *self._options, "--cluster-port", str(free_port()))
+        server.password = self.password or None
+        server.start()
+        self.servers.append(server)
+        return server
+
+    def create(self) -> None:
+        self.cli(
+            *("--cluster", "create", *(f"127.0.0.1:{server.port}" for server in self.servers)),
+            *("--cluster-replicas", str(self._replicas), "--cluster-yes"),
+        )
+        eventually(self.whole, "a whole cluster", within_s=60)
+
+    def stop(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+    def cli(self, *arguments: str) -> str:
+        """What redis-cli prints. Raises `AssertionError` with it where it failed."""
+        secret = {"REDISCLI_AUTH": self.password} if self.password else {}
+        told = subprocess.run(
+            [self._cli, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, **secret},
+        )
+        if told.returncode or "[ERR]" in told.stdout:
+            raise AssertionError(f"redis-cli {' '.join(arguments)}: {told.stdout[-2000:]}{told.stderr}")
+        return told.stdout
+
+    def server(self, port: int) -> RedisServer:
+        return next(server for server in self.servers if server.port == port)
+
+    def nodes(self, asked: RedisServer | None = None) -> list[Node]:
+        """The cluster as one of its servers sees it; as the first that answers does when none is named."""
+        for server in [asked] if asked else [one for one in self.servers if one.running]:
+            try:
+                told = server.admin.execute_command("CLUSTER NODES")  # type: ignore[no-untyped-call]
+            except redis.exceptions.RedisError:
+                server.forget()
+                continue
+            return [_node(place, facts) for place, facts in told.items()]
+        raise AssertionError("no server of the cluster answers")
+
+    def primaries(self) -> list[Node]:
+        """Those that hold slots and are not lost, by their first slot."""
+        found = [node for node in self.nodes() if node.slots and not node.failed]
+        return sorted(found, key=lambda node: node.slots)
+
+    def holder(self, key: bytes | str) -> RedisServer:
+        """The primary of a key."""
+        slot = key_slot(key.encode() if isinstance(key, str) else key)
+        return self.server(next(node.port for node in self.primaries() if node.holds(slot)))
+
+    def whole(self) -> bool:
+        """Whether all running servers agree that every slot has a primary, and every primary its replicas, in step."""
+        views = []
+        for server in self.servers:
+            if not server.running:
+                continue
+            try:
+                nodes = self.nodes(server)
+                link = server.facts("replication").get("master_link_status", "up")
+                state = server.admin.cluster("INFO")["cluster_state"]
+            except (redis.exceptions.RedisError, AssertionError):
+                server.forget()
+                return False
+            primaries = [node for node in nodes if node.slots and not node.failed]
+            replicas = sum(1 for node in nodes if node.primary_id and not node.failed)
+            covered = sum(last - first + 1 for node in primaries for first, last in node.slots)
+            if (state, link, covered) != ("ok", "up", SLOTS):
+                return False
+            if replicas < self._replicas * self._shards or any(
+                "handshake" in node.flags or "fail?" in node.flags for node in nodes
+            ):
+                return False
+            views.append(sorted((node.node_id, node.slots) for node in primaries))
+        return bool(views) and all(view == views[0] for view in views)
+
+    def reshard(self, slots: int, *, source: Node, target: Node) -> None:
+        """Move slots with their keys from one primary to another, as an operator does it; returns when they have moved."""
+        self.cli(
+            *("--cluster", "reshard", f"127.0.0.1:{target.port}", "--cluster-slots", str(slots)),
+            *("--cluster-from", source.node_id, "--cluster-to", target.node_id, "--cluster-yes"),
+        )
+
+    def entries(self) -> list[bytes]:
+        """Keys of entries on all primaries."""
+        return [key for node in self.primaries() for key in self.server(node.port).entries()]
+
+
+def cli() -> str:
+    """redis-cli from the system. Raises `FileNotFoundError`."""
+    own = str(Path(sys.executable).parent)
+    system = [place for place in os.environ.get("PATH", "").split(os.pathsep) if place != own]
+    if found := shutil.which("redis-cli", path=os.pathsep.join(system)):
+        return found
+    raise FileNotFoundError("there is no redis-cli on the PATH")
+
+
+def _node(place: str, facts: dict[str, str | list[list[str]]]) -> Node:
+    """One server of CLUSTER NODES, as redis-py reads it."""
+    primary = str(facts["master_id"])
+    return Node(
+        node_id=str(facts["node_id"]),
+        port=int(place.rpartition(":")[2]),
+        flags=frozenset(str(facts["flags"]).split(",")),
+        primary_id="" if primary == "-" else primary,
+        slots=tuple((int(pair[0]), int(pair[-1])) for pair in facts["slots"]),
+    )
