@@ -40,8 +40,8 @@ NOTHING_HERE = f"there is nothing here; queries are asked with POST {native.PATH
 def build(parts: Parts) -> Litestar:
     """Wire the routes to one gateway."""
     health, settings, operators = parts.health, parts.settings, parts.operators
-    telemetry, log = parts.telemetry, parts.log
-    service = Service(parts.gateway, health, telemetry, log, settings, parts.callers)
+    telemetry = parts.telemetry
+    service = _service(parts)
 
     @asgi(native.PATH, copy_scope=False)
     async def classify(scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,11 +100,8 @@ def build(parts: Parts) -> Litestar:
         """Everything that fails outside `classify`: unknown paths, wrong methods, bugs in a report."""
         asked = headers.read(request.scope["headers"])
         error = _translated(exc)
-        if _on(route_wire.PREFIX, request.scope["path"]) and "route" in settings.wire_names:
-            # A proxy takes any other status for a refusal of its user's request.
-            safe = service.without_model("route", "unreadable")
-            telemetry.succeeded_otherwise()
-            found = headers.of_answer(safe, asked.request_id, 0.0)
+        if _is_for_proxies(parts, request.scope["path"]):
+            found = route_wire.unreadable(service, asked.request_id)
             return Response(b"{}", headers={name.decode(): value.decode() for name, value in found})
         _record(
             error, asked.request_id, exc if error.code == 500 else None, counted=_is_v1(request.scope["path"])
@@ -153,15 +150,23 @@ def record(
 
 def refusing_hosts(parts: Parts) -> Callable[[Any, Any, Any], Awaitable[None]]:
     """What answers a request that names more than one host."""
+    service = _service(parts)
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        asked = headers.read(scope["headers"])
-        error = ValidationError("the request has more than one host line; exactly one is accepted")
-        record(parts, error, asked.request_id, counted=_is_v1(scope["path"]))
         exchange = Exchange(scope, receive, send)
-        await exchange.answer(error.code, wire.write_error(error), headers.of_error(error, asked.request_id))
+        request_id = exchange.asked.request_id
+        if _is_for_proxies(parts, scope["path"]):
+            await exchange.answer(200, b"{}", route_wire.unreadable(service, request_id))
+            return
+        error = ValidationError("the request has more than one host line; exactly one is accepted")
+        record(parts, error, request_id, counted=_is_v1(scope["path"]))
+        await exchange.answer(error.code, wire.write_error(error), headers.of_error(error, request_id))
 
     return refuse
+
+
+def _service(parts: Parts) -> Service:
+    return Service(parts.gateway, parts.health, parts.telemetry, parts.log, parts.settings, parts.callers)
 
 
 def _open_page(settings: Settings) -> "Page":
@@ -181,8 +186,11 @@ def _handler(endpoint: Endpoint, service: Service) -> ASGIRouteHandler:
     @asgi(prefix, copy_scope=False, is_mount=bool(below))
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
-        # A mount sees the path with what it is mounted at taken off; the raw path is whole.
-        rest = scope["path"].removeprefix(prefix).strip("/") if below else ""
+        # A mount sees the path with what it is mounted at taken off.
+        path = scope["path"]
+        if not path.startswith("/"):
+            raise NotFound(NOTHING_HERE)  # of `/v1/routes` it sees `s`, too
+        rest = path.removeprefix(prefix).strip("/") if below else ""
         if endpoint.serve is not None:
             await endpoint.serve(service, exchange, rest)
         else:
@@ -207,9 +215,10 @@ def _probe(probe: wire.Probe) -> ASGIResponse:
     return _json(200 if probe.status in ("alive", "ready") else 503, wire.encode(probe))
 
 
-def _on(prefix: str, path: str) -> bool:
-    """Whether a path is this one, or lies below it."""
-    return path == prefix or path.startswith(prefix + "/")
+def _is_for_proxies(parts: Parts, path: str) -> bool:
+    """Whether whatever is wrong with a request must be answered with 200 all the same."""
+    prefix = route_wire.PREFIX
+    return (path == prefix or path.startswith(prefix + "/")) and "route" in parts.settings.wire_names
 
 
 def _is_v1(path: str) -> bool:

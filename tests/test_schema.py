@@ -104,6 +104,7 @@ def test_the_document_has_every_path_of_the_contract(schema: Document) -> None:
         ("/classify", "post"),
         ("/v2/models/{name}/infer", "post"),
         ("/v2/models/{name}", "get"),
+        ("/health", "get"),
         ("/v2/health/live", "get"),
         ("/v2/health/ready", "get"),
         ("/v1/route", "post"),

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from handler.errors import ERRORS, CallerGone, GatewayError
 from handler.log import Log
 from handler.model import load
-from handler.settings import Settings
+from handler.settings import WIRES, Settings
 from handler.statistics import L1Statistics
 from handler.telemetry import STAGES, FallbackReason, Telemetry, Wire
 from handler.wiring import Parts, assemble
@@ -287,3 +287,12 @@ def test_every_kind_of_error_stands_at_0_before_its_first(error: type[GatewayErr
 @pytest.mark.parametrize("reason", get_args(FallbackReason))
 def test_every_fallback_stands_at_0_before_its_first(wire: str, reason: str) -> None:
     assert value(Telemetry(), "fallbacks_total", wire=wire, reason=reason) == 0
+
+
+@pytest.mark.parametrize("wire", get_args(Wire))
+def test_the_queries_of_every_wire_stand_at_0_before_the_first(wire: str) -> None:
+    assert value(Telemetry(), "queries_total", wire=wire) == 0
+
+
+def test_every_wire_that_can_be_switched_is_one_that_queries_are_counted_by() -> None:
+    assert set(get_args(Wire)) == {*WIRES, "native"}

@@ -11,7 +11,7 @@ from handler.errors import GatewayError, ValidationError
 from handler.gateway import Answer
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers
 from handler.wires.documents import ANY, LABELS, TEXT, a_list, an_object, operation
-from handler.wires.labels import labels, text
+from handler.wires.labels import HEALTH, MODELS, labels, text
 from handler.wires.questions import tokens
 
 
@@ -73,4 +73,6 @@ ENDPOINTS = (
             }
         },
     ),
+    HEALTH,
+    MODELS,
 )

@@ -11,8 +11,8 @@ from handler import wire
 from handler.errors import GatewayError, MethodNotAllowed, ValidationError
 from handler.gateway import Answer
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers, require_name
-from handler.wires.documents import ANY, LABELS, TEXT, a_list, an_object, operation
-from handler.wires.labels import labels, text
+from handler.wires.documents import ANY, LABELS, a_list, an_object, operation
+from handler.wires.labels import ERROR, MODELS_DOCUMENT, labels, models, refuse, text
 
 
 def read(request: Request, service: Service) -> Question:
@@ -41,17 +41,8 @@ def facts(request: Request, service: Service) -> Reply | None:
         raise MethodNotAllowed(f"this path is asked with {allowed}", headers=(("allow", allowed),))
     if request.rest:
         return None
-    about = {"id": service.model_name, "object": "model", "owned_by": "infinity", "created": 0, "stats": {}}
-    listed = [about | {"backend": "onnx", "capabilities": ["classify"]}]
-    return Reply(wire.encode({"object": "list", "data": listed}))
+    return models(request, service)
 
-
-def refuse(error: GatewayError) -> Reply:
-    """An error in the wire's form."""
-    return Reply(wire.encode({"error": error.message}), error.code)
-
-
-_ERROR = an_object(("error",), error=TEXT)
 
 ENDPOINTS = (
     Endpoint(
@@ -68,18 +59,11 @@ ENDPOINTS = (
                     "Tiers with their scores, as huggingface_hub asks for labels.",
                     body=an_object(("inputs",), inputs=ANY),
                     answer=a_list(LABELS),
-                    error=_ERROR,
+                    error=ERROR,
                     below=("name",),
                 )
             },
-            "/models": {
-                "get": operation(
-                    "infinityModels",
-                    "The models, as infinity lists them.",
-                    answer=an_object(("object", "data"), data=a_list(ANY)),
-                    error=_ERROR,
-                )
-            },
+            "/models": {"get": MODELS_DOCUMENT},
         },
     ),
 )

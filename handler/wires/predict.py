@@ -1,4 +1,4 @@
-"""`POST /predict`, `GET /info`: the shapes of text-embeddings-inference's classifiers.
+"""`POST /predict`, `GET /info`, `GET /health`: the shapes of text-embeddings-inference's classifiers.
 
     {"inputs": "…" or ["…"]}          → [{"score", "label"}, …], the best first
     {"inputs": [["…"], ["…"], …]}     → a list of such lists, in order
@@ -14,7 +14,7 @@ from handler.errors import GatewayError, ModelNotReady, Overloaded, PayloadTooLa
 from handler.gateway import Answer
 from handler.wires.base import Endpoint, Query, Question, Reply, Request, Service, answers
 from handler.wires.documents import ANY, LABELS, TEXT, a_list, an_object, operation
-from handler.wires.labels import labels, text
+from handler.wires.labels import HEALTH, labels, text
 
 
 def read(request: Request, service: Service) -> Question:
@@ -130,4 +130,5 @@ ENDPOINTS = (
             }
         },
     ),
+    HEALTH,
 )

@@ -52,6 +52,17 @@ async def serve(service: Service, exchange: Exchange, _: str = "") -> None:
         telemetry.active -= 1
 
 
+def unreadable(service: Service, request_id: str) -> headers.Headers:
+    """Count a request that never came as far as `serve`; the headers of the 200 that it gets.
+
+    A proxy takes any other status for a refusal of its user's request.
+    """
+    service.telemetry.query("route")
+    answer = service.without_model("route", "unreadable")
+    service.telemetry.succeeded_otherwise()
+    return headers.of_answer(answer, request_id, 0.0)
+
+
 async def _answered(service: Service, exchange: Exchange) -> tuple[Answer, str]:
     limit_s = service.settings.route_timeout_ms / 1000
     if service.callers is not None and not service.callers.admits(exchange.header(KEY_HEADER)):

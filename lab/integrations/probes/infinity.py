@@ -1,8 +1,14 @@
 """infinity_client at `/classify`."""
 
 from infinity_client import AuthenticatedClient
-from infinity_client.api.default import classify
-from infinity_client.models import ClassifyInput, ClassifyResult, HTTPValidationError
+from infinity_client.api.default import classify, health, models
+from infinity_client.models import (
+    ClassifyInput,
+    ClassifyResult,
+    HTTPValidationError,
+    OpenAIModelInfo,
+    ResponseHealth,
+)
 
 from lab.integrations.probes import EASY, HARD, KEY, URL, main, native, near, promise
 
@@ -20,6 +26,17 @@ def _() -> None:
         near(sum(label.score for label in labels), 1.0, "the sum")
     assert told.usage.prompt_tokens >= 0, told
     assert told.model, told
+
+
+@promise
+def _() -> None:
+    """It finds the server healthy, and a model to name."""
+    alive = health.sync(client=client)
+    assert isinstance(alive, ResponseHealth), alive
+    assert alive["unix"] > 0, alive
+    listed = models.sync(client=client)
+    assert isinstance(listed, OpenAIModelInfo), listed
+    assert listed.data, listed
 
 
 @promise
