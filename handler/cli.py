@@ -157,7 +157,7 @@ def _classify(settings: Settings, texts: Sequence[str], *, whole: bool, as_json:
 
     whole  standard input or a file is one query, line breaks and all, instead of a query a line
     """
-    from handler.errors import ModelError
+    from handler.errors import ModelError, ValidationError
     from handler.offline import LocalRouter
     from handler.wire import write_answer
 
@@ -172,7 +172,7 @@ def _classify(settings: Settings, texts: Sequence[str], *, whole: bool, as_json:
                     f"{decision.label}\t{decision.route}\t{decision.task}\t{decision.confidence:.4f}",
                     flush=True,
                 )
-    except SettingsError as exc:
+    except (SettingsError, ValidationError) as exc:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return UNUSABLE
     except (ModelError, OSError) as exc:

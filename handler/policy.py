@@ -26,6 +26,8 @@ Source = Literal["tasks", "outcomes"]
 # A label is a tier's place as text, the cheapest first: a closed set, since metrics carry it.
 Label = Literal["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
 LABELS: tuple[Label, ...] = get_args(Label)
+# What an answer that was made without the model calls its task: nobody knows it.
+UNKNOWN = "unknown"
 
 # The greatest need that may be answered fast, whatever the threshold: a tie goes to slow.
 HALF = math.nextafter(0.5, 0.0)
@@ -292,6 +294,11 @@ def decide(scores: Scores, policy: Policy, threshold: float | None = None) -> De
         "low_confidence" if taken and not preferred else None,
         scores.truncated,
     )
+
+
+def safe_decision(route: str, place: int, reason: str) -> Decision:
+    """The last tier, chosen without the model: nothing is known of the query's task."""
+    return Decision(route, LABELS[place], UNKNOWN, 0.5, 1.0, 0.0, reason)
 
 
 def route_shares(need: float, boundaries: Sequence[float]) -> list[float]:

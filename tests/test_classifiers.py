@@ -16,9 +16,9 @@ from handler.errors import (
     ValidationError,
 )
 from handler.gateway import Answer
-from handler.policy import TIERS
+from handler.policy import TIERS, safe_decision
 from handler.wires import classify, huggingface, predict
-from handler.wires.base import Request, Service, safe_decision, tier_scores
+from handler.wires.base import Request, Service, tier_scores
 
 SERVICE = cast(Service, SimpleNamespace(model_name="tiny"))
 # What is answered without the model: sure of the last tier.

@@ -447,6 +447,12 @@ def test_classify_takes_what_a_shell_passed_outside_utf_8(capsys: Captured) -> N
     assert capsys.readouterr().out.startswith("1\tslow\tcoding")
 
 
+def test_classify_of_an_empty_text_ends_with_2_and_says_so(capsys: Captured) -> None:
+    assert main(["classify", ""]) == 2
+
+    assert capsys.readouterr().err == "query-gateway: text is empty; accepted: a string that is not empty\n"
+
+
 def test_classify_with_a_bad_model_ends_with_1(model: Path, capsys: Captured) -> None:
     (model / "model.onnx").unlink()
 

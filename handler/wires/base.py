@@ -30,14 +30,12 @@ from handler.gateway import Answer, Gateway
 from handler.health import Health
 from handler.keys import Keyring
 from handler.log import Log
-from handler.policy import LABELS, TIERS, Decision, Policy, Scores, route_shares
+from handler.policy import TIERS, Policy, Scores, route_shares, safe_decision
 from handler.settings import Settings
 from handler.telemetry import FallbackReason, Telemetry, Wire
 
 # Of one bulk request so many queries are queued; the rest wait outside.
 BULK_QUEUED_MAX = 16
-# What an answer that was made without the model calls its task: nobody knows it.
-UNKNOWN = "unknown"
 # What every wire may call the model in a path, whatever the manifest calls it.
 ROUTER = "router"
 
@@ -355,11 +353,6 @@ class Service:
             error, exchange.asked.request_id, exchange.spent_s, self.gateway.model.version
         )
         await exchange.answer(error.code, wire.write_error(error), extra)
-
-
-def safe_decision(route: str, place: int, reason: str) -> Decision:
-    """The last tier, chosen without the model: nothing is known of the query's task."""
-    return Decision(route, LABELS[place], UNKNOWN, 0.5, 1.0, 0.0, reason)
 
 
 def safe_scores(policy: Policy) -> Scores:
