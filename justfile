@@ -23,10 +23,13 @@ check: (_install "dev")
     {{ python }} -m mypy
     scripts/lint_operations.sh
 
-# Mend what the linter and the formatter can
+# Mend what can be mended: format, lint, and what is written from code (settings' table, dashboards, manifests)
 fix: (_install "dev")
     {{ python }} -m ruff check --fix .
     {{ python }} -m ruff format .
+    {{ python }} scripts/settings_table.py
+    {{ python }} monitoring/grafana/generate.py --write
+    {{ python }} -m lab.ops.manifests --write
 
 # Train the router: DATA_DIR=… just train, or just train --data mine.jsonl
 train *arguments: (_install "dev")
@@ -40,7 +43,7 @@ page *arguments: (_install "dev")
 build-model *arguments: (_install "dev")
     {{ python }} build/build_model.py "$@"
 
-# Score the shipped model as it is served (needs DATA_DIR)
+# Score the shipped model as it is served (needs DATA_DIR; `--write`: into its manifest, docs/ and pictures)
 evaluate *arguments: (_install "dev")
     {{ python }} build/{{ if arguments =~ "(^| )--outcomes" { "outcomes.py evaluate" } else { "evaluate.py" } }} "$@"
 

@@ -41,7 +41,7 @@ def main() -> None:
         else:
             from outcome_training.report import report
 
-            report(arguments.model, arguments.outcomes, write=not arguments.no_write, quick=arguments.quick)
+            report(arguments.model, arguments.outcomes, write=arguments.write, quick=arguments.quick)
     except (BadRows, Refused, ModelError, OSError) as error:
         sys.exit(f"{arguments.command}: {error}")
 
@@ -65,7 +65,9 @@ def _parse_arguments() -> argparse.Namespace:
     evaluate = commands.add_parser("evaluate", help="print RouteLLM's tables")
     evaluate.add_argument("--outcomes", type=Path, required=True, help="a folder of such files, or one file")
     evaluate.add_argument("--model", type=Path, default=SHIPPED, help="[models/quantized]")
-    evaluate.add_argument("--no-write", action="store_true", help="print only; change no file")
+    evaluate.add_argument("--write", action="store_true", help="into docs/need-and-cost.md and pictures too")
+    # What it was called when writing was the rule; it changes nothing.
+    evaluate.add_argument("--no-write", dest="write", action="store_false", help=argparse.SUPPRESS)
     evaluate.add_argument("--quick", action="store_true", help="one split, and no learning curve")
     return parser.parse_args()
 

@@ -41,11 +41,14 @@ def report(name: str, rows: Sequence[Row], *, on: str, page: Path | None = None)
         put(name, "\n".join([*markdown(rows), "", f"Written by `{command}` on {today}: {on}."]), page)
 
 
-def put(name: str, text: str, page: Path) -> None:
-    """Replace what stands between a name's two markers on a page, and nothing else."""
+def put(name: str, text: str, page: Path) -> bool:
+    """Replace what stands between a name's two markers on a page, and nothing else; whether that changed it."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    old = page.read_text(encoding="utf-8")
+    before, found, rest = old.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise SystemExit(f"{page.name} must hold {begin} and {end}")
-    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    new = f"{before}{begin}\n{text}\n{end}{after}"
+    page.write_text(new, encoding="utf-8")
+    return new != old

@@ -1,43 +1,22 @@
 #!/usr/bin/env python3
-"""Write the table of settings into docs/settings.md, from `handler.settings`.
+"""Write the table of settings into docs/settings.md, from `handler.settings`. Part of `just fix`."""
 
-python scripts/settings_table.py           writes the table between its two markers
-python scripts/settings_table.py --check   says whether it is true: exit code 0 or 1
-"""
-
-import argparse
 import sys
 from pathlib import Path
 from typing import get_type_hints
 
-from handler.settings import Settings, accepted, shown
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-PAGE = Path(__file__).resolve().parent.parent / "docs/settings.md"
-BEGIN = "<!-- settings: written by scripts/settings_table.py from handler/settings.py -->"
-END = "<!-- settings: end -->"
+from handler.settings import Settings, accepted, shown  # noqa: E402 -- of this checkout
+from lab.pages import put  # noqa: E402
 
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write docs/settings.md's table from handler/settings.py.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 when the table is not true"
-    )
-    arguments = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    true_page = with_table(page)
-    if arguments.check:
-        return int(page != true_page)
-    PAGE.write_text(true_page, encoding="utf-8")
-    return 0
+PAGE = ROOT / "docs/settings.md"
 
 
-def with_table(page: str) -> str:
-    """`page` with the table that is true now between its markers."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"settings_table.py: {PAGE.name} must hold the lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+def main() -> None:
+    if put("settings", table(), PAGE):
+        print(f"{PAGE.relative_to(ROOT)} was not what handler/settings.py says, and is now")
 
 
 def table() -> str:
@@ -53,4 +32,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,7 +23,7 @@ from handler.settings import (
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/settings.md"
-WRITE_THE_PAGE = "python scripts/settings_table.py"
+WRITE_THE_PAGE = "just fix"
 
 NUMBERS = {
     "PORT": "a whole number, at least 1, at most 65535",
@@ -266,7 +266,8 @@ def test_the_table_in_the_docs_is_the_one_that_the_code_makes() -> None:
     script = runpy.run_path(str(ROOT / "scripts/settings_table.py"))
     page = PAGE.read_text(encoding="utf-8")
 
-    assert page == script["with_table"](page), f"docs/settings.md is not true; rewrite it: {WRITE_THE_PAGE}"
+    true_table = f"<!-- settings:begin -->\n{script['table']()}\n<!-- settings:end -->"
+    assert true_table in page, f"docs/settings.md is not true; rewrite it: {WRITE_THE_PAGE}"
 
 
 def test_the_docs_say_how_their_table_is_written() -> None:

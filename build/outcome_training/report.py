@@ -21,12 +21,11 @@ from handler import charts
 from handler.model import Router, load
 from handler.policy import NEED
 from handler.rows import BadRows
+from lab.pages import put
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURES = ROOT / "docs/pictures"
 PAGE = ROOT / "docs/need-and-cost.md"
-BEGIN = "<!-- outcomes: written by just evaluate --outcomes -->"
-END = "<!-- end of outcomes -->"
 SPLITS = 3
 SIZES = (300, 1000, 3000)
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
@@ -67,9 +66,7 @@ def report(model: Path, path: Path, *, write: bool, quick: bool) -> None:
         if write:
             (PICTURES / f"outcomes-{name}.svg").write_text(picture + "\n", encoding="utf-8")
     if write and not quick:
-        page = PAGE.read_text(encoding="utf-8")
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        PAGE.write_text(f"{before}{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
+        put("outcomes", "\n\n".join(parts), PAGE)
 
 
 def _of_pair(

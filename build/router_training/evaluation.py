@@ -24,16 +24,13 @@ from router_training.speed import time_ratio
 from tqdm import tqdm
 
 from handler.model import MANIFEST
+from lab.pages import put
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHIPPED = ROOT / "models/quantized"
 CARD = ROOT / "docs/model-card.md"
 PICTURES = ROOT / "docs/pictures"
 DECISION = ROOT / "docs/decisions/0003-the-router-model.md"
-
-# What stands between these in the card is written by this module.
-BEGIN = "<!-- scores: written by build/evaluate.py -->"
-END = "<!-- end of scores -->"
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
@@ -113,7 +110,7 @@ def evaluate(request: Request) -> int:
         _write_scores(request.model / MANIFEST, served, lines, prompts)
         if request.model.resolve() == SHIPPED:
             draw(served, mix, THRESHOLDS, PICTURES)
-            _write_card(report)
+            put("scores", report, CARD)
     return _exit_code(lines)
 
 
@@ -512,13 +509,6 @@ def _write_scores(manifest: Path, served: Served, lines: Sequence[Line], prompts
     half_written = manifest.with_suffix(".tmp")
     half_written.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(half_written, manifest)
-
-
-def _write_card(report: str) -> None:
-    """Replace what stands between the card's markers."""
-    text = CARD.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    CARD.write_text(f"{before}{BEGIN}\n{report}\n{END}{after}", encoding="utf-8")
 
 
 def _exit_code(lines: Sequence[Line]) -> int:

@@ -257,7 +257,7 @@ def test_the_report_puts_ours_beside_length_chance_and_oracle(
     toy, rows = make_toy(tmp_path / "toy"), rows_of(tmp_path / "rows.jsonl", 640)
     monkeypatch.setattr(curves, "RESAMPLES", 20)
 
-    run(monkeypatch, "evaluate", "--model", str(toy), "--outcomes", str(rows), "--no-write", "--quick")
+    run(monkeypatch, "evaluate", "--model", str(toy), "--outcomes", str(rows), "--quick")
 
     table = capsys.readouterr().out
     for row in (

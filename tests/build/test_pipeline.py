@@ -216,11 +216,14 @@ def test_a_users_model_is_scored_on_the_users_test_side(quantized: Path, own_row
 
 
 def test_without_data_what_needs_them_is_not_measured(checkpoint: Path, quantized: Path) -> None:
-    done = run("evaluate.py", "--model", quantized, "--checkpoint", checkpoint, "--no-write")
+    manifest = (quantized / "manifest.json").read_bytes()
+
+    done = run("evaluate.py", "--model", quantized, "--checkpoint", checkpoint)
 
     assert "| B |" in done.stdout
     assert "not measured" in done.stdout
     assert "Traceback" not in done.stderr
+    assert (quantized / "manifest.json").read_bytes() == manifest, "nothing is written unasked"
 
 
 @pytest.mark.parametrize(
