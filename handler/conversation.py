@@ -69,7 +69,8 @@ def asked(turns: Sequence[Turn]) -> Asked | None:
 def recognised(text: str) -> list[Turn] | None:
     """Read the turns of a transcript; None when the text is no transcript, or holds no ask."""
     start = len(text) - len(text.lstrip())
-    for begins, read in _FORMS:
+    # One look for nearly every text, which is no transcript.
+    for begins, read in _FORMS if _ANY_FORM.match(text, start) else ():
         if begins.match(text, start):
             turns = read(text[start:].rstrip())
             if turns is not None and asked(turns) is not None:
@@ -544,3 +545,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Callable[[str], list[Turn] | None]], ...] =
     (re.compile(r"(?:-[ \t]+)?role:", re.IGNORECASE), _yaml),
     (_LABEL, _labels),
 )  # fmt: skip
+# Wherever one of them begins, and perhaps elsewhere: their flags differ.
+_ANY_FORM = re.compile(
+    "|".join(f"(?:{begins.pattern})" for begins, _ in _FORMS), re.IGNORECASE | re.MULTILINE
+)

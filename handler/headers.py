@@ -50,21 +50,7 @@ class Asked(msgspec.Struct, frozen=True):
 def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
     """Pick our headers out of a request's. The last of several wins, but every key counts."""
     headers = list(headers)
-    found = {
-        name: value
-        for name, value in headers
-        if name
-        in (
-            b"x-request-id",
-            b"traceparent",
-            b"content-type",
-            b"content-encoding",
-            b"content-length",
-            b"x-request-timeout-ms",
-            b"authorization",
-            b"x-api-key",
-        )
-    }
+    found = dict(headers)
     length = found.get(b"content-length", b"")
     return Asked(
         request_id=request_id(found.get(b"x-request-id", b""), found.get(b"traceparent", b"")),
@@ -121,6 +107,8 @@ def is_type(content_type: bytes, name: bytes) -> bool:
 
 def _is_json(content_type: bytes) -> bool:
     """Whether a content type is JSON in UTF-8. Parameters other than its charset change nothing."""
+    if content_type == b"application/json":  # as nearly all say it
+        return True
     kind, _, parameters = content_type.partition(b";")
     if not _JSON_TYPE.fullmatch(kind.strip()) or b"," in _QUOTED.sub(b"", parameters):
         return False  # a comma stands between two types, of which a joined header makes one
@@ -143,7 +131,7 @@ def of_answer(answer: "Answer | GatewayError | None", request_id: str, total_s: 
     found = [(b"x-request-id", request_id.encode()), (b"x-router-latency", b"%.3f" % (total_s * 1000))]
     if not isinstance(answer, Answer):
         return found
-    decision = answer.decision
+    decision, scored = answer.decision, answer.scored
     found += [
         (b"x-query-route", decision.route.encode()),
         (b"x-query-label", decision.label.encode()),
@@ -154,9 +142,9 @@ def of_answer(answer: "Answer | GatewayError | None", request_id: str, total_s: 
         found.append((b"x-query-reason", decision.reason.encode()))
     if answer.serving is not None:
         found.append((b"x-model-version", answer.serving.router.version.encode()))
-    if answer.scored is not None:
-        timing = ", ".join(f"{stage};dur={spent_s * 1000:.3f}" for stage, spent_s in answer.scored.stages)
-        found += [(b"x-cache", answer.scored.cache.encode()), (b"server-timing", timing.encode())]
+    if scored is not None:
+        timing = ", ".join([f"{stage};dur={spent_s * 1000:.3f}" for stage, spent_s in scored.stages])
+        found += [(b"x-cache", scored.cache.encode()), (b"server-timing", timing.encode())]
     return found
 
 

@@ -50,15 +50,13 @@ def conform(
         headers: Headers = scope["headers"]
         method = scope["method"]
         peer = scope["client"]
-        hosts, length = 0, b""
-        for name, value in headers:  # every request pays for this, so once for all
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length":
-                length = value
-        body = _Body(receive, length) if method not in ("GET", "HEAD") else None
+        named = dict(headers)  # every request pays for this, so once for all
+        repeated = len(named) < len(headers)
+        body = None
+        if method not in ("GET", "HEAD"):
+            body = _Body(receive, named.get(b"content-length", b""))
         extra: Headers = []
-        if origins is not None and (origin := _value(headers, b"origin")):
+        if origins is not None and (origin := named.get(b"origin", b"")):
             extra = origins.answer(origin)
         if busy is not None:
             busy.add(peer)
@@ -74,7 +72,7 @@ def conform(
             await send(message)
 
         try:
-            if hosts > 1:
+            if repeated and sum(name == b"host" for name, _ in headers) > 1:
                 await refuse_hosts(scope, receive, closing_send)
             elif origins is not None and _is_preflight(method, headers):
                 extra = []

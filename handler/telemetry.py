@@ -6,19 +6,28 @@ come from closed sets, and a series that can be known beforehand exists at 0 fro
 the start, so that `increase()` sees the first event.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from handler import __version__
 from handler.errors import ERRORS, CallerGone, GatewayError
+from handler.series import Buckets, Count
 from handler.statistics import (
     BatcherStatistics,
     L1Statistics,
@@ -134,7 +143,7 @@ class Telemetry:
         self._classifications = self._counter(
             "classifications", "Answers, by label and task.", "label", "task"
         )
-        self._of_answer: dict[tuple[str, str], Counter] = {}
+        self._of_answer: dict[tuple[str, str], Count] = {}
         self._confidence = self._histogram(
             "confidence", "Calibrated probability of the preferred route.", CONFIDENCE_BUCKETS
         )
@@ -284,14 +293,79 @@ class Telemetry:
             encoder, content_type = choose_encoder("")
         return encoder(self.registry), content_type
 
-    def _counter(self, key: str, text: str, *labels: str) -> Counter:
-        return Counter("query_gateway_" + key, text, labels, registry=self.registry)
+    def _counter(self, key: str, text: str, *labels: str) -> "Counter":
+        return Counter("query_gateway_" + key, text, labels, self.registry)
 
     def _gauge(self, key: str, text: str, *labels: str) -> Gauge:
         return Gauge("query_gateway_" + key, text, labels, registry=self.registry)
 
-    def _histogram(self, key: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram("query_gateway_" + key, text, labels, buckets=buckets, registry=self.registry)
+    def _histogram(self, key: str, text: str, buckets: Sequence[float], *labels: str) -> "Histogram":
+        return Histogram("query_gateway_" + key, text, labels, buckets, self.registry)
+
+
+class Counter(Collector):
+    """A counter; without labels it is its own only series, which is there from the start."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self._name, self._text, self._labels = name, text, tuple(labels)
+        self._series: dict[tuple[str, ...], Count] = {}
+        self.inc = self.labels().inc if not labels else _none
+        registry.register(self)
+
+    def labels(self, *values: str) -> Count:
+        """The series of these values of the labels; made at 0 where it is new."""
+        _check(self._labels, values)
+        return self._series.setdefault(values, Count())
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for values, count in list(self._series.items()):
+            family.add_metric(values, count.value)
+        yield family
+
+
+class Histogram(Collector):
+    """A histogram; without labels it is its own only series, which is there from the start.
+
+    buckets  the greatest value of each, ascending, without the last one, which has no end
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: Sequence[str],
+        buckets: Sequence[float],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._name, self._text, self._labels = name, text, tuple(labels)
+        self._uppers = tuple(map(float, buckets))
+        self._names: list[str] = [floatToGoString(upper) for upper in (*self._uppers, math.inf)]  # type: ignore[no-untyped-call]
+        self._series: dict[tuple[str, ...], Buckets] = {}
+        self.observe = self.labels().observe if not labels else _none
+        registry.register(self)
+
+    def labels(self, *values: str) -> Buckets:
+        """The series of these values of the labels; made at 0 where it is new."""
+        _check(self._labels, values)
+        return self._series.setdefault(values, Buckets(self._uppers))
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for values, found in list(self._series.items()):
+            family.add_metric(
+                values, list(zip(self._names, accumulate(found.counts), strict=True)), found.total
+            )
+        yield family
+
+
+def _check(labels: tuple[str, ...], values: tuple[str, ...]) -> None:
+    if len(labels) != len(values):
+        raise ValueError(f"a series of these labels has a value for each of {labels}, not {len(values)}")
+
+
+def _none(value: float = 1) -> None:
+    raise ValueError("it has labels: count on one of its series")
 
 
 class _ModelInService(Collector):
