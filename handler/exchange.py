@@ -25,15 +25,17 @@ NDJSON = b"application/x-ndjson"
 class Exchange:
     """A request whose head has come, and what it takes to answer it.
 
-    asked    the request's headers, as far as the gateway reads them
-    started  when its head had come, by `time.perf_counter`
+    asked          the request's headers, as far as the gateway reads them
+    started        when its head had come, by `time.perf_counter`
+    own_timeout_s  what its caller gave its query, in seconds, where that is less than we would
     """
 
-    __slots__ = ("_receive", "_send", "asked", "scope", "started")
+    __slots__ = ("_receive", "_send", "asked", "own_timeout_s", "scope", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started = time.perf_counter()
         self.asked = headers.read(scope["headers"])
+        self.own_timeout_s: float | None = None
         self.scope = scope
         self._receive = receive
         self._send = send
@@ -55,6 +57,19 @@ class Exchange:
             if key == name:
                 found = value
         return found
+
+    def timeout_s(self, *, at_most_s: float, also_s: float | None = None) -> float:
+        """Seconds for a query: ours, or its caller's own where that is shorter. Raises `ValidationError`.
+
+        at_most_s  ours
+        also_s     what the caller said elsewhere than in the header, if anything
+        """
+        own_s = headers.timeout_s(self.asked, at_most_s=at_most_s)
+        if also_s is not None:
+            own_s = min(own_s, also_s)
+        if own_s < at_most_s:
+            self.own_timeout_s = own_s
+        return own_s
 
     @property
     def spent_s(self) -> float:

@@ -93,9 +93,13 @@ class Telemetry:
         self._low_confidence = self._counter(
             "low_confidence", "Answers sent to a dearer tier because the first was not sure enough."
         )
-        self._caller_deadlines = self._counter(
-            "caller_deadlines", "504s that a caller's own, shorter time-out made; they are the caller's."
+        deadlines = self._counter(
+            "caller_deadlines",
+            "Requests that a caller's own, shorter time-out ended, by the status of their answer: 504, or "
+            "200 on wires that then answer with the last tier. They are the caller's.",
+            "code",
         )
+        self._caller_deadlines = {code: deadlines.labels(str(code)) for code in (200, 504)}
         queries = self._counter("queries", "Queries asked, by the wire that they came on.", "wire")
         self._queries = {wire: queries.labels(wire) for wire in get_args(Wire)}
         fallbacks = self._counter(
@@ -224,9 +228,9 @@ class Telemetry:
         """Count a safe answer that was made without the model."""
         self._fallbacks[wire, reason].inc()
 
-    def caller_deadline(self) -> None:
-        """Count a 504 that a caller's own time-out made; `failed` counts it as well."""
-        self._caller_deadlines.inc()
+    def caller_deadline(self, code: Literal[200, 504] = 504) -> None:
+        """Count what a caller's own time-out ended; `failed`, or `fallback`, counts it as well."""
+        self._caller_deadlines[code].inc()
 
     def cache_hit(self, level: Literal["L1", "L2"]) -> None:
         self._hits[level].inc()

@@ -195,6 +195,19 @@ def test_a_late_answer_is_the_last_tier_and_sure_of_it() -> None:
     virtual.run(main())
 
 
+@pytest.mark.parametrize(("given", "callers"), [({"x_request_timeout_ms": "100"}, 1), ({}, 0)])
+def test_only_a_deadline_that_the_caller_chose_is_the_callers(given: dict[str, str], callers: int) -> None:
+    async def main() -> tuple[Reply, float, float]:
+        async with House(run_s=5.0) as house:
+            reply = await Wired(house).post(PATH, body({"a": TIERS}), **given)
+            late = house.count("fallbacks_total", wire="systemone", reason="timeout")
+            return reply, late, house.count("caller_deadlines_total", code="200")
+
+    reply, late, own = virtual.run(main())
+
+    assert (reply.status, reply.headers["x-query-reason"], late, own) == (200, "timeout", 1, callers)
+
+
 def test_without_a_model_it_is_an_error_that_says_when_to_come_again() -> None:
     async def main() -> Reply:
         async with House(loaded=False) as house:

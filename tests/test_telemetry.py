@@ -3,7 +3,7 @@
 import io
 import math
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -259,12 +259,15 @@ def test_two_gateways_in_one_process_do_not_share_their_counts() -> None:
     assert (value(one, "cache_misses_total"), value(other, "cache_misses_total")) == (1, 0)
 
 
-def test_a_deadline_that_a_caller_chose_is_counted_beside_the_failure() -> None:
+@pytest.mark.parametrize("code", [200, 504])
+def test_a_deadline_that_a_caller_chose_is_counted_by_how_it_was_answered(code: Literal[200, 504]) -> None:
     telemetry = Telemetry()
+    labels = {"code": str(code)}
+    assert value(telemetry, "caller_deadlines_total", **labels) == 0
 
-    telemetry.caller_deadline()
+    telemetry.caller_deadline(code)
 
-    assert value(telemetry, "caller_deadlines_total") == 1
+    assert value(telemetry, "caller_deadlines_total", **labels) == 1
 
 
 def test_only_a_doubtful_answer_counts_as_sent_by_the_threshold() -> None:

@@ -15,6 +15,9 @@ from handler.gateway import Answer
 from handler.policy import Decision
 from handler.wires import v2
 from handler.wires.base import Request, Service
+from tests import virtual
+from tests.fakes import House
+from tests.wired import Wired
 
 SERVICE = cast(
     Service, SimpleNamespace(model_name="tiny", gateway=SimpleNamespace(model=SimpleNamespace(loaded=True)))
@@ -172,6 +175,21 @@ def test_one_failure_is_the_whole_requests() -> None:
 
     with pytest.raises(DeadlineExceeded):
         question.write([FAST, DeadlineExceeded("late")])
+
+
+@pytest.mark.parametrize("texts", [("a",), ("a", "b")])
+@pytest.mark.parametrize(("parameters", "callers"), [({"timeout": 100_000}, 1), ({}, 0)])
+def test_only_a_timeout_that_the_request_names_is_the_callers(
+    parameters: dict[str, Any], callers: int, texts: tuple[str, ...]
+) -> None:
+    async def main() -> tuple[int, float, float]:
+        async with House(run_s=5.0) as house:
+            body = {"inputs": [tensor(*texts)], "parameters": parameters}
+            reply = await Wired(house).post("/v2/models/router/infer", body)
+            late = house.count("requests_total", status="error", error_type="TimeoutError", code="504")
+            return reply.status, late, house.count("caller_deadlines_total", code="504")
+
+    assert virtual.run(main()) == (504, 1, callers)
 
 
 @pytest.mark.parametrize("rest", ["models/router", "models/tiny", "models/router/versions/1"])

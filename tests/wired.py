@@ -10,7 +10,7 @@ from handler.exchange import Exchange
 from handler.health import Health
 from handler.keys import Keyring
 from handler.settings import Settings
-from handler.wires import endpoints
+from handler.wires import endpoints, native
 from handler.wires.base import Endpoint, Service, respond
 from tests.fakes import House
 
@@ -66,9 +66,13 @@ class Wired:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        endpoint, rest = self._found(path)
         scope = {"type": "http", "method": method, "path": path, "headers": given}
-        await respond(endpoint, self.service, Exchange(scope, receive, send), rest)
+        exchange = Exchange(scope, receive, send)
+        if path == native.PATH:
+            await native.serve(self.service, exchange)
+        else:
+            endpoint, rest = self._found(path)
+            await respond(endpoint, self.service, exchange, rest)
         if not sent:
             return Reply(0, {}, b"")
         found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}

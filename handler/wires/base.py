@@ -301,8 +301,7 @@ class Service:
         code = code or error.code
         if counted:
             self.telemetry.failed(error.error_type, code)
-        own = exchange.asked.timeout_ms
-        if isinstance(error, DeadlineExceeded) and own and float(own) / 1000 < self.timeout_s:
+        if self.ended_by_caller(exchange, error):
             self.telemetry.caller_deadline()
         self.log.error(
             "request_failed",
@@ -312,6 +311,14 @@ class Service:
             code=code,
             message=error.message,
         )
+
+    def ended_by_caller(self, exchange: Exchange, error: GatewayError) -> bool:
+        """Whether a query was late by its caller's own time-out, and would not have been by ours."""
+        own_s = exchange.own_timeout_s
+        if own_s is None or not isinstance(error, DeadlineExceeded):
+            return False
+        # Many queries have more time together than each alone, which then may have been late by ours.
+        return own_s < self.timeout_s or exchange.spent_s >= own_s
 
     def succeeded(
         self,
@@ -414,29 +421,21 @@ async def _replied(
     limit = service.settings.request_queries_max
     if not 0 < len(question.queries) <= limit:
         raise ValidationError(f"{len(question.queries)} queries in one request; 1 to {limit} are answered")
-    own_s = headers.timeout_s(exchange.asked, at_most_s=service.timeout_s)
-    if question.timeout_s is not None:
-        own_s = min(own_s, question.timeout_s)
     outcomes: list[Answer | GatewayError]
     if len(question.queries) == 1:
+        own_s = exchange.timeout_s(at_most_s=service.timeout_s, also_s=question.timeout_s)
         outcomes = [await _one(endpoint, service, exchange, question.queries[0], own_s, caller)]
     else:
         outcomes = await service.ask_many(
             question.queries,
             endpoint.wire,
-            within_s=_bulk_s(service, exchange, question),
+            within_s=exchange.timeout_s(at_most_s=service.bulk_timeout_s, also_s=question.timeout_s),
             caller=caller,
             caller_left=exchange.hung_up,
         )
         if endpoint.degrade:
-            outcomes = [_degraded(endpoint, service, outcome) for outcome in outcomes]
+            outcomes = [_degraded(endpoint, service, exchange, outcome) for outcome in outcomes]
     return question.write(outcomes), question, outcomes
-
-
-def _bulk_s(service: Service, exchange: Exchange, question: Question) -> float:
-    """Seconds for all queries of a request: the gateway's, or the caller's own where that is shorter."""
-    within_s = headers.timeout_s(exchange.asked, at_most_s=service.bulk_timeout_s)
-    return within_s if question.timeout_s is None else min(within_s, question.timeout_s)
 
 
 async def _one(
@@ -451,13 +450,22 @@ async def _one(
             if isinstance(error, Overloaded):
                 await service.gateway.refusals.hold(timeout_s)
             raise
-        return service.without_model(endpoint.wire, reason_of(error))
+        return _last_tier(endpoint, service, exchange, error)
 
 
-def _degraded(endpoint: Endpoint, service: Service, outcome: Answer | GatewayError) -> Answer | GatewayError:
+def _degraded(
+    endpoint: Endpoint, service: Service, exchange: Exchange, outcome: Answer | GatewayError
+) -> Answer | GatewayError:
     if isinstance(outcome, Overloaded | DeadlineExceeded):
-        return service.without_model(endpoint.wire, reason_of(outcome))
+        return _last_tier(endpoint, service, exchange, outcome)
     return outcome
+
+
+def _last_tier(endpoint: Endpoint, service: Service, exchange: Exchange, error: GatewayError) -> Answer:
+    """What a wire that answers always says instead of an error. Counted."""
+    if service.ended_by_caller(exchange, error):
+        service.telemetry.caller_deadline(200)
+    return service.without_model(endpoint.wire, reason_of(error))
 
 
 async def _refuse(

@@ -55,7 +55,7 @@ async def serve(service: Service, exchange: Exchange) -> None:
         answer = await service.ask(
             query,
             "native",
-            timeout_s=headers.timeout_s(asked, at_most_s=service.timeout_s),
+            timeout_s=exchange.timeout_s(at_most_s=service.timeout_s),
             caller_left=exchange.hung_up,
             caller=caller,
         )
@@ -67,7 +67,7 @@ async def serve(service: Service, exchange: Exchange) -> None:
     except CallerGone as gone:
         telemetry.failed(gone.error_type, gone.code)
     except Overloaded as error:
-        await service.gateway.refusals.hold(headers.timeout_s(asked, at_most_s=service.timeout_s))
+        await service.gateway.refusals.hold(exchange.timeout_s(at_most_s=service.timeout_s))
         await service.fail(exchange, error)
     except GatewayError as error:
         await service.fail(exchange, error)
@@ -156,7 +156,7 @@ async def _many(service: Service, exchange: Exchange, request: wire.ClassifyRequ
         await service.ask_many(
             queries,
             "native",
-            within_s=service.bulk_timeout_s,
+            within_s=exchange.timeout_s(at_most_s=service.bulk_timeout_s),
             caller=caller,
             caller_left=exchange.hung_up,
         )
@@ -201,6 +201,7 @@ async def _stream(service: Service, exchange: Exchange, caller: bytes) -> None:
     """
     service.policy  # noqa: B018 - without a model no line could be answered: one 503
     unpack = unpacker(exchange.asked.content_encoding)
+    timeout_s = exchange.timeout_s(at_most_s=service.timeout_s)
     await exchange.begin(200, headers.of_answer(None, exchange.asked.request_id, exchange.spent_s), NDJSON)
     under_way: deque[tuple[Line, asyncio.Task[Answer | GatewayError] | None]] = deque()
     last: GatewayError | None = None
@@ -226,7 +227,7 @@ async def _stream(service: Service, exchange: Exchange, caller: bytes) -> None:
                 if line is None:
                     more = False
                 else:
-                    under_way.append((line, _begun(service, line, caller)))
+                    under_way.append((line, _begun(service, line, timeout_s, caller)))
     except GatewayError as error:
         last = error  # the body cannot be read any further; what was read is answered
         if pending := [task for _, task in under_way if task is not None]:
@@ -244,12 +245,12 @@ async def _stream(service: Service, exchange: Exchange, caller: bytes) -> None:
     await exchange.end()
 
 
-def _begun(service: Service, line: Line, caller: bytes) -> "asyncio.Task[Answer | GatewayError] | None":
+def _begun(
+    service: Service, line: Line, timeout_s: float, caller: bytes
+) -> "asyncio.Task[Answer | GatewayError] | None":
     if line.error is not None:
         return None
-    return asyncio.ensure_future(
-        service.outcome(line.query, "native", timeout_s=service.timeout_s, caller=caller)
-    )
+    return asyncio.ensure_future(service.outcome(line.query, "native", timeout_s=timeout_s, caller=caller))
 
 
 def _written(under_way: "deque[tuple[Line, asyncio.Task[Answer | GatewayError] | None]]") -> bytes:
