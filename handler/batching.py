@@ -437,6 +437,11 @@ class Batcher:
         stalled = any(now - since > self._stall_s for since in list(self._busy_since.values()))
         return self._running == self.lanes and not stalled
 
+    @property
+    def idle(self) -> bool:
+        """Whether every lane rests and nothing waits for one."""
+        return not self._busy_since and not len(self.plan)
+
     def statistics(self) -> BatcherStatistics:
         return BatcherStatistics(
             running=self.alive,

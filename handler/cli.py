@@ -1,4 +1,4 @@
-"""`query-gateway`: serve, check, classify, calibrate, replay, cache and key, from one command line.
+"""`query-gateway`: serve, check, classify, calibrate, replay, cache, shadow and key, from one command line.
 
 What a command needs is imported when it runs, so that none pays for another.
 """
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         key = keys.make()
         print(f"key, for the caller: {key}\ndigest, for the gateway: {keys.digest(key.encode()).hex()}")
         return 0
+    if arguments.command == "shadow":
+        return _shadow(arguments)
     # What the command line says goes the same way as the environment, so that both are checked alike.
     given = {name.upper(): value for name in ("host", "port") if (value := getattr(arguments, name, None))}
     try:
@@ -79,11 +81,12 @@ def _unusable(exc: SettingsError, *, serving: bool) -> int:
 
 def _check(settings: Settings) -> int:
     """Verify settings, model and policy without serving: what a deployment runs first."""
+    from handler import model as models
     from handler.errors import ModelError
     from handler.health import policy_check
-    from handler.model import describe
-    from handler.model_holder import KEPT_SLOW, policy_statistics
-    from handler.policy import kept_slow
+    from handler.model_holder import KEPT_SLOW, policy_of, policy_statistics
+    from handler.policy import UnknownTask, kept_slow
+    from handler.policy_file import PolicyError
     from handler.wire import encode
     from handler.wiring import open_keyring, open_link, read_policy
 
@@ -104,8 +107,15 @@ def _check(settings: Settings) -> int:
     if slow := kept_slow(router.manifest.policy, settings.fast_tasks):
         print(f"query-gateway: warning: {KEPT_SLOW}: {', '.join(slow)}", file=sys.stderr)
     print("settings: ok")
-    print(f"model: ok {encode({**describe(router), 'policy': policy.routes}).decode()}")
+    print(f"model: ok {encode({**models.describe(router), 'policy': policy.routes}).decode()}")
     print(f"policy: ok {encode(policy_check(policy_statistics(policy, file))).decode()}")
+    if settings.shadow_folder is not None:
+        try:
+            shadow = models.load(settings.shadow_folder)
+            policy_of(shadow, settings.fast_tasks, threshold=settings.confidence_threshold, file=file)
+            print(f"shadow: ok {encode(models.describe(shadow)).decode()}")
+        except (ModelError, PolicyError, UnknownTask) as exc:  # the gateway serves all the same
+            print(f"query-gateway: warning: the shadow cannot be used: {exc}", file=sys.stderr)
     return 0
 
 
@@ -286,6 +296,27 @@ def _replay(local: "LocalRouter", settings: Settings, arguments: argparse.Namesp
     return 0
 
 
+def _shadow(arguments: argparse.Namespace) -> int:
+    """Print what a gateway's shadow would have answered otherwise. It may run elsewhere, with other settings."""
+    from pathlib import Path
+
+    from handler.shadow_report import Unreported, fetch, report
+
+    key = ""
+    try:
+        if arguments.key_file:
+            key = "".join(Path(arguments.key_file).read_text(encoding="ascii").split())
+    except (OSError, UnicodeDecodeError) as exc:
+        print(f"query-gateway: --key-file: {exc}", file=sys.stderr)
+        return UNUSABLE
+    try:
+        print(report(fetch(arguments.url, key)))
+    except Unreported as exc:
+        print(f"query-gateway: {exc}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
 def _cache(settings: Settings, arguments: argparse.Namespace) -> int:
     """Show or remove what stands in Redis. Needs the model's manifest, not the model."""
     from handler.errors import ModelError
@@ -427,6 +458,11 @@ def _parser() -> argparse.ArgumentParser:
     flush = actions.add_parser("flush", help="remove this model's entries; other keys stay")
     flush.add_argument("--all-models", action="store_true", help="remove every model's entries")
     flush.add_argument("--dry-run", action="store_true", help="only say how many")
+    shadow = command("shadow", "Print where a gateway's shadow (SHADOW_MODEL_PATH) parts from its model.")
+    shadow.add_argument("--url", default="http://localhost:8080", help="the gateway's address [%(default)s]")
+    shadow.add_argument(
+        "--key-file", metavar="FILE", help="an operator's key, where OPS_KEYS protects the metrics"
+    )
     command("key", "Make a key for a caller, and the digest that the gateway knows it by.")
     completion = command("completion", "Print a script that completes commands and options in a shell.")
     completion.add_argument("shell", choices=SHELLS, help="the shell that it is for")

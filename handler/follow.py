@@ -59,6 +59,7 @@ class Followed:
     load     reads it all again, on a thread; raises when it cannot be taken up
     place    puts what was read in force, on the event loop, and returns what the log should say of
              it; raises when it does not fit
+    first    whether the first reading is to be made too; else it is the caller's
     refuses  exceptions of `load` and `place` whose message is for the operator; others are bugs
     trouble  why what stands on disk is not in force; None when it is
     """
@@ -69,13 +70,14 @@ class Followed:
     load: Callable[[], Any]
     place: Callable[[Any], dict[str, Any]]
     refuses: tuple[type[Exception], ...] = (OSError, ValueError)
+    first: bool = False
     trouble: str | None = None
     taken: Fingerprint = field(init=False)
     retry_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        # Before the first reading, which is the caller's: what changes meanwhile is read again.
-        self.taken = self.look()
+        # Before the first reading: what changes meanwhile is read again.
+        self.taken = () if self.first else self.look()
 
     def look(self) -> Fingerprint:
         return tuple(fingerprint(path) for path in self.paths)

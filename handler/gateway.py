@@ -24,6 +24,7 @@ from handler.query import estimate_tokens, normalise
 from handler.query import key as cache_key
 from handler.refusals import Refusals
 from handler.scored import CacheLevel, Scored, Stages, shares
+from handler.shadow import Shadow
 from handler.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -69,10 +70,12 @@ class Gateway:
         refusals: Refusals,
         telemetry: Telemetry,
         l2: L2 | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self.model = model
         self.l1 = l1
         self.l2 = l2
+        self.shadow = shadow
         self.batcher = batcher
         self.refusals = refusals
         self.telemetry = telemetry
@@ -100,6 +103,8 @@ class Gateway:
         model raised on exactly this query.
         """
         started = time.perf_counter()
+        if self.shadow is not None:
+            self.shadow.asked()
         serving = self.model.serving
         query = normalise(text, serving.router.manifest.limits)
         key = cache_key(query, serving.router.digest)
@@ -115,6 +120,8 @@ class Gateway:
                 caller=caller,
             )
             scored = await self._share_a_run(key, ticket, serving.router, started, caller_left)
+            if self.shadow is not None and scored.cache == "miss":
+                self.shadow.offer(text, scored.scores, serving.router)
         return self._answer(scored, serving, threshold)
 
     def _recall(self, key: bytes, started: float) -> Scored | None:

@@ -51,12 +51,14 @@ class Health:
         batcher = self._gateway.batcher.statistics()
         l2 = self._gateway.l2.statistics() if self._gateway.l2 else None
         policy = self._policy()
+        shadow = self._shadow()
         healthy = (
             model.loaded
             and model.files == "present"
             and batcher.running
             and (l2 is None or l2.healthy)
             and (policy is None or policy.error is None)
+            and (shadow is None or shadow.error is None)
         )
         return wire.DeepReport(
             status="healthy" if healthy else "degraded",
@@ -65,6 +67,7 @@ class Health:
             checks=wire.Checks(
                 model=model,
                 policy=policy,
+                shadow=shadow,
                 cache=self._cache(l2),
                 batch_processor=wire.BatchCheck(
                     running=batcher.running,
@@ -97,15 +100,29 @@ class Health:
             tasks=list(model.tasks),
             files=files,
             error=model.reason or self._follower.trouble("MODEL_PATH"),
-            since=datetime.fromtimestamp(model.since, UTC).isoformat(timespec="seconds")
-            if model.loaded
-            else None,
+            since=_moment(model.since) if model.loaded else None,
             curve=[wire.CurveCheck(**point) for point in model.curve],
         )
 
     def _policy(self) -> wire.PolicyCheck | None:
         found = self._gateway.model.policy_statistics(self._follower.trouble("POLICY_FILE"))
         return policy_check(found) if found else None
+
+    def _shadow(self) -> wire.ShadowCheck | None:
+        if self._gateway.shadow is None:
+            return None
+        found = self._gateway.shadow.statistics(self._follower.trouble("SHADOW_MODEL_PATH"))
+        return wire.ShadowCheck(
+            loaded=found.loaded,
+            version=found.version or None,
+            path=found.path,
+            share=found.share,
+            since=_moment(found.since) if found.loaded else None,
+            compared=found.compared,
+            agreement=None if found.agreement is None else round(found.agreement, 4),
+            dropped=dict(found.dropped),
+            error=found.trouble,
+        )
 
     def _cache(self, l2: L2Statistics | None) -> wire.CacheCheck:
         l1 = self._gateway.l1.statistics()
@@ -133,6 +150,11 @@ def policy_check(policy: PolicyStatistics) -> wire.PolicyCheck:
         predicates=list(policy.predicates),
         error=policy.trouble,
     )
+
+
+def _moment(since: float) -> str:
+    """Seconds since 1970 as RFC 3339."""
+    return datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
 
 
 def _l2(l2: L2Statistics) -> wire.L2Check:

@@ -130,6 +130,10 @@ class ModelHolder:
             return None
         return policy_statistics(self._serving.policy, self._policy_file, trouble)
 
+    def policy_for(self, router: "Router") -> Policy:
+        """The policy that a model would have in service. Raises as `place` does."""
+        return policy_of(router, self._fast_tasks, threshold=self._threshold, file=self._policy_file)
+
     def place(self, router: "Router") -> None:
         """Take a model into service.
 
@@ -166,6 +170,7 @@ class ModelHolder:
 
     def _put(self, router: "Router", file: PolicyFile | None) -> None:
         policy = policy_of(router, self._fast_tasks, threshold=self._threshold, file=file)
+        self._policy_file = file
         if self._serving is None or router is not self._serving.router:
             self._since = self._now()
         self._serving = Serving(router, policy)

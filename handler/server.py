@@ -26,7 +26,7 @@ from handler.machine import Files, open_files
 from handler.policy import UnknownTask
 from handler.policy_file import PolicyError
 from handler.settings import Settings, SettingsError
-from handler.wiring import Parts, assemble, followed_model, load_router
+from handler.wiring import Parts, assemble, followed_model, followed_shadow, load_router
 
 if TYPE_CHECKING:
     from granian.server.embed import Server
@@ -88,6 +88,8 @@ class Process:
             background.append(tasks.create_task(self._settle(first_load)))
             if self.parts.gateway.l2:
                 background.append(tasks.create_task(self.parts.gateway.l2.run()))
+            if self.parts.gateway.shadow:
+                background.append(tasks.create_task(self.parts.gateway.shadow.run()))
             background.append(tasks.create_task(self.parts.follower.run()))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
@@ -159,6 +161,9 @@ class Process:
         # On a thread: the volume that it stands on may hang.
         followed = aside.start(lambda: followed_model(self.settings, self.parts.model), "follow MODEL_PATH")
         self.parts.follower.add(await asyncio.wrap_future(followed))
+        if self.parts.gateway.shadow is not None and self.settings.shadow_folder is not None:
+            # After the model in service, which queries wait for.
+            self.parts.follower.add(followed_shadow(self.settings.shadow_folder, self.parts.gateway.shadow))
 
     async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
         """Answer all that was accepted, then close.

@@ -70,6 +70,16 @@ class Settings(msgspec.Struct, frozen=True):
     model_path: Annotated[
         str, _doc("Folder of the model that is served; from an installed wheel, the one inside it.")
     ] = MODEL_PATH
+    shadow_model_path: Annotated[
+        str,
+        _doc(
+            "Folder of a second model that scores a share of the misses in idle time, to be compared; empty: none."
+        ),
+    ] = ""
+    shadow_share: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of the misses that the second model is offered."),
+    ] = 0.1
     host: Annotated[str, _doc("Address to listen on (the image sets 0.0.0.0).")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="Port to listen on (the image sets 8000).")] = 8080
     batch_max_size: Annotated[
@@ -250,6 +260,11 @@ class Settings(msgspec.Struct, frozen=True):
         if self.model_path == MODEL_PATH and BUNDLED_MODEL.is_dir():
             return BUNDLED_MODEL
         return Path(self.model_path).absolute()
+
+    @property
+    def shadow_folder(self) -> Path | None:
+        """The folder that `shadow_model_path` names; None where there is no shadow."""
+        return Path(self.shadow_model_path).absolute() if self.shadow_model_path else None
 
 
 def names() -> list[str]:

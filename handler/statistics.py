@@ -15,6 +15,7 @@ L2Failure = Literal[
 ]
 L2Drop = Literal["full", "unavailable", "failed"]
 L2Reject = Literal["corrupt", "version"]
+ShadowDrop = Literal["full", "late", "other_model", "failed"]
 
 
 class BatcherStatistics(msgspec.Struct, frozen=True):
@@ -108,3 +109,42 @@ class ModelStatistics(msgspec.Struct, frozen=True):
     training_mix: Mapping[str, float] = {}
     curve: tuple[Mapping[str, float], ...] = ()
     reason: str | None = None
+
+
+class ShadowStatistics(msgspec.Struct, frozen=True):
+    """The shadow, and what was counted since it and the model in service stand side by side.
+
+    share          of the misses that is offered to it, 0 to 1
+    name, version  empty while it does not score
+    since          when the counts began, in seconds since 1970; 0 while it does not score
+    waiting        queries that wait to be scored
+    routes         queries, by the label of the model in service and the shadow's
+    tasks          queries, by the task of the model in service and whether the shadow's is the same one;
+                   of tasks that both know
+    changes        queries whose tasks are not the same, by both; absent is 0
+    dropped        queries that were offered and not compared since the start, by reason
+    trouble        why it does not score, or not what stands on disk; None while all is well
+    """
+
+    loaded: bool
+    path: str
+    share: float
+    name: str = ""
+    version: str = ""
+    since: float = 0.0
+    waiting: int = 0
+    routes: Mapping[tuple[str, str], int] = {}
+    tasks: Mapping[tuple[str, bool], int] = {}
+    changes: Mapping[tuple[str, str], int] = {}
+    dropped: Mapping[ShadowDrop, int] = {}
+    trouble: str | None = None
+
+    @property
+    def compared(self) -> int:
+        return sum(self.routes.values())
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the compared queries that take the same route; None of none."""
+        same = sum(count for (live, shadow), count in self.routes.items() if live == shadow)
+        return same / self.compared if self.compared else None

@@ -7,7 +7,7 @@ the start, so that `increase()` sees the first event.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal, get_args
 
@@ -38,6 +38,8 @@ from handler.statistics import (
     L2Statistics,
     ModelStatistics,
     PolicyStatistics,
+    ShadowDrop,
+    ShadowStatistics,
 )
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of its own for each, and nobody asks for them
@@ -218,7 +220,17 @@ class Telemetry:
         self._l2_seconds = {operation: seconds.labels(operation) for operation in get_args(L2Operation)}
         self.registry.register(_L2Counts(read))
 
+    def watch_shadow(self, read: Callable[[], ShadowStatistics]) -> None:
+        """Declare the series of the shadow, which do not exist without one."""
+        self._shadow_run = self._histogram(
+            "shadow_run_seconds", "Time of a query in the shadow, tokenizing included.", LATENCY_BUCKETS_S
+        )
+        self.registry.register(_ShadowCounts(read))
+
     # What happens: called by the stages.
+
+    def shadow_run(self, took_s: float) -> None:
+        self._shadow_run.observe(took_s)
 
     def query(self, wire: Wire, count: int = 1) -> None:
         """Count queries that were asked on a wire."""
@@ -372,6 +384,15 @@ def _none(value: float = 1) -> None:
     raise ValueError("it has labels: count on one of its series")
 
 
+def samples(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """The name, labels and value of every sample of a scrape. Raises `ValueError` where it is none."""
+    from prometheus_client.parser import text_string_to_metric_families  # not needed to serve
+
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value
+
+
 class _ModelInService(Collector):
     """The model as it is now: the one before it leaves no series behind, and without one there are none."""
 
@@ -492,6 +513,72 @@ class _L2Counts(Collector):
             get_args(L2Reject),
             found.rejected,
         )
+
+
+class _ShadowCounts(Collector):
+    """What the shadow tells and counts itself. The counts begin anew, at 0, with another model or policy."""
+
+    def __init__(self, read: Callable[[], ShadowStatistics]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._read()
+        name = "query_gateway_shadow_"
+        yield GaugeMetricFamily(name + "loaded", "1 while the shadow scores.", value=found.loaded)
+        yield GaugeMetricFamily(
+            name + "refused",
+            "1 while the shadow's model as it stands on disk, or with the policy in force, is not used.",
+            value=found.trouble is not None,
+        )
+        yield GaugeMetricFamily(
+            name + "since_seconds",
+            "When the shadow's counts began, in seconds since 1970; 0 while it does not score.",
+            value=found.since,
+        )
+        yield GaugeMetricFamily(
+            name + "waiting", "Queries that wait for idle time to be scored.", value=found.waiting
+        )
+        info = GaugeMetricFamily(
+            name + "info", "Always 1; the labels say which model the shadow is.", labels=["name", "version"]
+        )
+        if found.loaded:
+            info.add_metric([found.name, found.version], 1)
+        yield info
+        routes = CounterMetricFamily(
+            name + "routes",
+            "Queries that both models scored, by the label of the model in service and the shadow's, and "
+            "where the shadow would move them.",
+            labels=["live", "shadow", "moved"],
+        )
+        for (live, shadow), count in found.routes.items():
+            moved = "no" if live == shadow else "dearer" if live < shadow else "cheaper"
+            routes.add_metric([live, shadow, moved], count)
+        yield routes
+        tasks = CounterMetricFamily(
+            name + "tasks",
+            "The same, by the task of the model in service and whether the shadow's is the same one; only "
+            "where both models know both.",
+            labels=["task", "same"],
+        )
+        for (task, same), count in found.tasks.items():
+            tasks.add_metric([task, "1" if same else "0"], count)
+        yield tasks
+        changes = CounterMetricFamily(
+            name + "task_changes",
+            "Those whose tasks are not the same, by both; a pair that is absent is 0.",
+            labels=["live", "shadow"],
+        )
+        for (live, shadow), count in found.changes.items():
+            changes.add_metric([live, shadow], count)
+        yield changes
+        dropped = CounterMetricFamily(
+            name + "dropped",
+            "Queries that were offered to the shadow and not compared, by reason.",
+            labels=["reason"],
+        )
+        for reason in get_args(ShadowDrop):
+            dropped.add_metric([reason], found.dropped.get(reason, 0))
+        yield dropped
 
 
 def _counts(

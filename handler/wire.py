@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from handler.errors import GatewayError
 from handler.policy import Decision, Label
-from handler.statistics import L2Drop, L2Failure, L2Operation, L2Reject
+from handler.statistics import L2Drop, L2Failure, L2Operation, L2Reject, ShadowDrop
 
 Text = Annotated[
     str, Meta(min_length=1, description="The query as its user wrote it.", examples=["Summarize: …"])
@@ -191,6 +191,27 @@ class PolicyCheck(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class ShadowCheck(msgspec.Struct, frozen=True):
+    """The second model that scores a share of the misses in idle time.
+
+    version    empty while it does not score
+    since      when its counts began (RFC 3339, UTC); None while it does not score
+    compared   queries that both models scored since then
+    agreement  share of those that take the same route; None of none
+    error      why it does not score, or why what stands on disk is not used
+    """
+
+    loaded: bool
+    version: str | None
+    path: str
+    share: float
+    since: str | None
+    compared: int
+    agreement: float | None
+    dropped: dict[ShadowDrop, int]
+    error: str | None
+
+
 class L2Check(msgspec.Struct, frozen=True):
     """How the shared cache level fares since the start.
 
@@ -239,6 +260,7 @@ class Checks(msgspec.Struct, frozen=True):
     batch_processor: BatchCheck
     metrics: MetricsCheck
     policy: PolicyCheck | None = None
+    shadow: ShadowCheck | None = None
 
 
 class DeepReport(msgspec.Struct, frozen=True):

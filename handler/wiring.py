@@ -23,11 +23,13 @@ from handler.keys import Keyring
 from handler.l2 import L2
 from handler.log import Log
 from handler.machine import usable_cpus
-from handler.model_holder import ModelHolder
-from handler.policy import UnknownTask
+from handler.model_holder import ModelHolder, Serving
+from handler.policy import Policy, UnknownTask
 from handler.policy_file import PolicyError, PolicyFile
 from handler.refusals import Refusals
 from handler.settings import Settings, SettingsError
+from handler.shadow import Shadow
+from handler.statistics import ShadowStatistics
 from handler.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -66,6 +68,13 @@ class Parts(msgspec.Struct, frozen=True):
 def assemble(settings: Settings, log: Log) -> Parts:
     """Put a gateway together; nothing runs yet. Raises `SettingsError` when settings do not fit together."""
     telemetry = Telemetry()
+    shadow: Shadow | None = None
+
+    def placed(serving: Serving) -> None:
+        telemetry.expect_answers(serving.policy.labels, serving.policy.tasks)
+        if shadow is not None:
+            shadow.refit()
+
     model = ModelHolder(
         settings.model_folder,
         lambda: load_router(settings),
@@ -73,7 +82,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
         fast_tasks=settings.fast_tasks,
         threshold=settings.confidence_threshold,
         policy_file=read_policy(settings),
-        placed=lambda serving: telemetry.expect_answers(serving.policy.labels, serving.policy.tasks),
+        placed=placed,
     )
     lanes = settings.lanes or usable_cpus()
     batcher = Batcher(
@@ -91,6 +100,8 @@ def assemble(settings: Settings, log: Log) -> Parts:
         telemetry=telemetry,
         log=log,
     )
+    if settings.shadow_folder is not None:
+        shadow = _shadow(settings, model, batcher, telemetry, log)
     gateway = Gateway(
         model=model,
         l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
@@ -98,6 +109,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
         refusals=Refusals(held_max=settings.queue_max, per_s=REFUSALS_PER_S * lanes),
         telemetry=telemetry,
         l2=open_l2(settings, telemetry, log) if settings.redis_url else None,
+        shadow=shadow,
     )
     telemetry.watch_batcher(batcher.statistics)
     telemetry.watch_l1(gateway.l1.statistics)
@@ -106,6 +118,8 @@ def assemble(settings: Settings, log: Log) -> Parts:
     operators = open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
     follower = Follower(_followed(settings, model, callers, operators), log)
     telemetry.watch_policy(lambda: model.policy_statistics(follower.trouble("POLICY_FILE")))
+    if shadow is not None:
+        telemetry.watch_shadow(partial(_shadow_statistics, shadow, follower))
     telemetry.watch_log(lambda: log.dropped)
     return Parts(
         settings=settings,
@@ -119,6 +133,28 @@ def assemble(settings: Settings, log: Log) -> Parts:
         callers=callers,
         operators=operators,
     )
+
+
+def _shadow(
+    settings: Settings, model: ModelHolder, batcher: Batcher, telemetry: Telemetry, log: Log
+) -> Shadow:
+    def in_force() -> "tuple[Router, Policy] | None":
+        return (model.serving.router, model.serving.policy) if model.loaded else None
+
+    return Shadow(
+        str(settings.shadow_folder),
+        share=settings.shadow_share,
+        in_force=in_force,
+        policy_for=model.policy_for,
+        idle=lambda: batcher.idle,
+        executor=ThreadPoolExecutor(max_workers=1, thread_name_prefix="shadow"),
+        telemetry=telemetry,
+        log=log,
+    )
+
+
+def _shadow_statistics(shadow: Shadow, follower: Follower) -> ShadowStatistics:
+    return shadow.statistics(follower.trouble("SHADOW_MODEL_PATH"))
 
 
 def _followed(
@@ -141,6 +177,16 @@ def followed_model(settings: Settings, model: ModelHolder) -> Followed:
     refuses = (ModelError, PolicyError, UnknownTask)
     load = partial(load_router, settings)
     return Followed("MODEL_PATH", "model", (model.folder,), load, model.swap, refuses)
+
+
+def followed_shadow(folder: Path, shadow: Shadow) -> Followed:
+    """The shadow on disk, its first reading included: nobody waits for it, and none is no trouble for a query."""
+    from handler.model import load
+
+    refuses = (ModelError, PolicyError, UnknownTask)
+    return Followed(
+        "SHADOW_MODEL_PATH", "shadow", (folder,), partial(load, folder), shadow.place, refuses, first=True
+    )
 
 
 def _followed_keys(setting: str, path: str, keyring: Keyring) -> Followed:

@@ -115,6 +115,11 @@ if [ $reached = 1 ]; then
         ;;
     false) say bad "no model: $(field .checks.model.error)" modelnotready ;;
     esac
+    case $(field '"\(.checks.shadow.loaded) \(.checks.shadow.error == null)"') in
+    "null "*) ;;
+    *" false") say warn "the shadow: $(field .checks.shadow.error)" shadowrefused ;;
+    *) say ok "the shadow $(field '.checks.shadow.version // "is being loaded"'): $(field .checks.shadow.compared) queries compared" ;;
+    esac
     if [ "$(field .checks.batch_processor.running)" = false ]; then
         say bad "the batcher does not run" servicedown
     fi

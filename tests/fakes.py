@@ -91,6 +91,7 @@ class House:
         l1_size: int = 100,
         l1_ttl_s: float = 300.0,
         loaded: bool = True,
+        executor: Executor | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.lines = io.StringIO()
@@ -103,7 +104,7 @@ class House:
         self.batcher = Batcher(
             Plan(size_max=size_max, tokens_max=100_000, queue_min=queue_max, queue_max=queue_max),
             lanes=lanes,
-            executor=VirtualExecutor(run_s),
+            executor=executor or VirtualExecutor(run_s),
             stall_s=10.0,
             telemetry=self.telemetry,
             log=self.log,

@@ -16,6 +16,7 @@ from handler.statistics import (
     L2Statistics,
     ModelStatistics,
     PolicyStatistics,
+    ShadowStatistics,
 )
 from handler.telemetry import Telemetry
 from lab.launch import ROOT
@@ -180,6 +181,16 @@ def declared() -> set[str]:
     )
     telemetry.watch_policy(
         lambda: PolicyStatistics("tasks", None, None, 0.7, {"fast": 0.3, "slow": 1.0}, {}, {}, (), None)
+    )
+    telemetry.watch_shadow(
+        lambda: ShadowStatistics(
+            loaded=True,
+            path="models",
+            share=0.1,
+            routes={("0", "0"): 1},
+            tasks={("closed_qa", True): 1},
+            changes={("closed_qa", "coding"): 1},
+        )
     )
     telemetry.answered("0", "closed_qa", 0.9)
     return {

@@ -56,6 +56,10 @@ BATCH_MEDIAN = "histogram_quantile(0.5, rate(query_gateway_inference_batch_size_
 INFERENCE_P95 = "histogram_quantile(0.95, rate(query_gateway_inference_latency_seconds_bucket[5m]))"
 RUNS = "rate(query_gateway_inference_batch_size_count[1m])"
 REQUESTS_1M = "rate(query_gateway_requests_total[1m])"
+MOVED = (
+    "sum by (moved) (increase(query_gateway_shadow_routes_total[1h])) / ignoring(moved) group_left() "
+    "sum(increase(query_gateway_shadow_routes_total[1h]))"
+)
 L1_SIZE = 'query_gateway_cache_size{level="L1"}'
 L1_HITS = 'sum(rate(query_gateway_cache_hits_total{level="L1"}[5m]))'
 L2_HITS = 'sum(rate(query_gateway_cache_hits_total{level="L2"}[5m]))'
@@ -120,6 +124,13 @@ DOCUMENT: dict[str, Command] = {
         r'"version": "[0-9a-f]{12}".*"since": "20.*"files": "present".*"error": null'
     ),
     "docker kill --signal HUP query-gateway": Command(r"query-gateway"),
+    # ShadowRefused, ShadowDisagrees: the stack has none
+    "curl -s http://localhost:8080/health/deep | jq '.checks.shadow'": Command(r"null"),
+    "docker logs query-gateway 2>&1 | grep -c '\"event\":\"shadow_' || true": Command(r"\d"),
+    "docker exec query-gateway query-gateway shadow --url http://localhost:8000 || true": Command(
+        r"this gateway has no shadow: SHADOW_MODEL_PATH names its model"
+    ),
+    promql(MOVED): Command(EMPTY_OR_NUMBER),
     # CrashLoop, InstanceDown, RouterFallback, Watchdog
     "docker inspect -f '{{.RestartCount}} restarts, exit code {{.State.ExitCode}}, OOMKilled {{.State.OOMKilled}}' query-gateway": Command(
         r"\d+ restarts, exit code \d+, OOMKilled (true|false)"

@@ -129,6 +129,7 @@ OVERVIEW = [
     ]),
 ]  # fmt: skip
 
+COMPARED = f"sum(rate(query_gateway_shadow_routes_total[{W}]))"
 ANSWERS = f"sum(rate(query_gateway_classifications_total[{W}]))"
 
 
@@ -146,6 +147,21 @@ MODEL = [
         Panel("Slow, of all answers", "What the large model is asked.", {"slow": f'sum(rate(query_gateway_classifications_total{{label="1"}}[{W}])) / {ANSWERS}'}, "percentunit", number=True),
         Panel("Answers a second, by route", "0 is fast, 1 is slow.", {"{{label}}": per_s("classifications_total", "label")}, "reqps", stacked=True),
         Panel("Share of each task", "What the queries ask for.", {"{{task}}": share("task")}, "percentunit", stacked=True),
+    ]),
+    Row("Shadow", [
+        Panel("Same route", "Of the queries that the shadow scored too. No data: SHADOW_MODEL_PATH is not set, or nothing was compared.", {
+            "same": f'sum(rate(query_gateway_shadow_routes_total{{moved="no"}}[{W}])) / {COMPARED}',
+        }, "percentunit", number=True),
+        Panel("Moved to another tier", "What would change if the shadow took the model's place: to a dearer tier costs money, to a cheaper one perhaps answers.", {
+            "{{moved}}": f'sum by (moved) (rate(query_gateway_shadow_routes_total{{moved!="no"}}[{W}])) / ignoring(moved) group_left() {COMPARED}',
+        }, "percentunit", stacked=True),
+        Panel("Same task, by the task of the model in service", "Only where both models know both tasks.", {
+            "{{task}}": f'sum by (task) (rate(query_gateway_shadow_tasks_total{{same="1"}}[{W}])) / {per_s("shadow_tasks_total", "task")}',
+        }, "percentunit"),
+        Panel("Its time", "A query in the shadow; it is scored in idle time alone.", percentiles("shadow_run_seconds"), "s"),
+        Panel("Compared, and not", "Late or full: there was too little idle time for SHADOW_SHARE.", {
+            "compared": COMPARED, "not: {{reason}}": per_s("shadow_dropped_total", "reason"),
+        }, "reqps"),
     ]),
     Row("Confidence", [
         Panel("Confidence", "How sure the model is of its route; lower than usual is the first sign of new kinds of queries.", {
