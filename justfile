@@ -63,6 +63,10 @@ load *arguments: (_install "serve") (_install "load")
 chaos *arguments: (_install "dev")
     {{ python }} -m lab.chaos "$@"
 
+# Three gateways behind HAProxy, killed, frozen, flooded and replaced under load (3 minutes; needs Debian's haproxy)
+fleet *arguments: (_install "dev")
+    {{ python }} -m lab.fleet "$@"
+
 # Run every recipe of integrations/ against its real program, and print the table (`just integrations --list`)
 integrations *arguments: (_install "dev") (_install "integrations")
     {{ python }} -m lab.integrations "$@"

@@ -5,6 +5,7 @@ drive      ask it: closed loops and open arrivals
 bench      figures against limits            `just bench`
 chaos      what happens when it is broken    `just chaos`
 load       its users, and its promises       `just load`
+fleet      several gateways as one service   `just fleet`
 ops        image, stack, runbook, alerts     `just image-smoke`, `just runbook`, `just drill`
 capacity   unique queries a second here      `just capacity`
 """
