@@ -21,6 +21,8 @@ class TookTooLong(TimeoutError):
 def start(call: Callable[[], T], name: str) -> "Future[T]":
     """Make a call on a thread of its own, which ends with the process at the latest."""
     result: Future[T] = Future()
+    # Who waits may stop waiting, but the call goes on and must find a place for its result.
+    result.set_running_or_notify_cancel()
 
     def work() -> None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from handler.aside import OneAtATime, TookTooLong, within
+from handler.aside import OneAtATime, TookTooLong, start, within
 
 
 @pytest.fixture
@@ -45,6 +45,18 @@ async def test_from_the_event_loop_a_call_gives_its_value() -> None:
 async def test_from_the_event_loop_a_call_raises_what_it_raises() -> None:
     with pytest.raises(OSError, match="no such volume"):
         await OneAtATime("test").call(lambda: raise_(OSError("no such volume")), 60)
+
+
+async def test_a_call_that_nobody_waits_for_any_longer_ends_quietly(hanging: threading.Event) -> None:
+    result = start(hanging.wait, "left behind")
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "left behind"]
+
+    asyncio.wrap_future(result).cancel()
+    await asyncio.sleep(0)
+    hanging.set()
+    thread.join()
+
+    assert result.result(0) is True
 
 
 async def test_while_a_call_hangs_no_other_is_begun(hanging: threading.Event) -> None:
