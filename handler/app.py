@@ -166,7 +166,9 @@ def refusing_hosts(parts: Parts) -> Callable[[Any, Any, Any], Awaitable[None]]:
 
 
 def _service(parts: Parts) -> Service:
-    return Service(parts.gateway, parts.health, parts.telemetry, parts.log, parts.settings, parts.callers)
+    return Service(
+        parts.gateway, parts.health, parts.telemetry, parts.log, parts.settings, parts.callers, parts.tracer
+    )
 
 
 def _open_page(settings: Settings) -> "Page":

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from handler import headers
 from handler.errors import PayloadTooLarge, UnsupportedMediaType, ValidationError
+from handler.tracing import Trace
 
 # ASGI's three arguments.
 Scope = Mapping[str, Any]
@@ -28,15 +29,19 @@ class Exchange:
     asked          the request's headers, as far as the gateway reads them
     started        when its head had come, by `time.perf_counter`
     own_timeout_s  what its caller gave its query, in seconds, where that is less than we would
+    traced         whether it was decided if it is traced
+    trace          its trace, if it is
     """
 
-    __slots__ = ("_receive", "_send", "asked", "own_timeout_s", "scope", "started")
+    __slots__ = ("_receive", "_send", "asked", "own_timeout_s", "scope", "started", "trace", "traced")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.started = time.perf_counter()
         self.asked = headers.read(scope["headers"])
         self.own_timeout_s: float | None = None
         self.scope = scope
+        self.traced = False
+        self.trace: Trace | None = None
         self._receive = receive
         self._send = send
 

@@ -40,6 +40,7 @@ class Asked(msgspec.Struct, frozen=True):
     """What the gateway needs of a request's headers."""
 
     request_id: str
+    traceparent: bytes
     content_type: bytes
     content_encoding: bytes
     content_length: int | None
@@ -52,8 +53,10 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
     headers = list(headers)
     found = dict(headers)
     length = found.get(b"content-length", b"")
+    traceparent = found.get(b"traceparent", b"")
     return Asked(
-        request_id=request_id(found.get(b"x-request-id", b""), found.get(b"traceparent", b"")),
+        request_id=request_id(found.get(b"x-request-id", b""), traceparent),
+        traceparent=traceparent,
         content_type=found.get(b"content-type", b""),
         content_encoding=found.get(b"content-encoding", b""),
         content_length=int(length) if length.isdigit() and len(length) <= LENGTH_DIGITS_MAX else None,

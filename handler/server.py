@@ -38,6 +38,9 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 SAME_SIGNAL_S = 1.0
 # Cloud Run and `docker stop` kill after 10 s; a clean end must have happened by then.
 DRAIN_MAX_S = 8.0
+# What the last push of metrics and traces may take of that, and what it must leave for the end itself.
+LAST_PUSH_S = 3.0
+END_S = 0.5
 # When even the thread that ends a late drain is kept from running, the process is ended without Python.
 FORCED_END_S = 9.0
 # What is left of the log is waited for so long when the process ends.
@@ -91,6 +94,8 @@ class Process:
             if self.parts.gateway.shadow:
                 background.append(tasks.create_task(self.parts.gateway.shadow.run()))
             background.append(tasks.create_task(self.parts.follower.run()))
+            if self.parts.exporter:
+                background.append(tasks.create_task(self.parts.exporter.run()))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
             if self.parts.callers is None and not is_loopback(self._bound):
@@ -100,9 +105,12 @@ class Process:
                     message="whoever reaches this address may ask; API_KEYS or API_KEYS_FILE would restrict it",
                 )
             await self._ending.wait()
+            ends_at = monotonic() + DRAIN_MAX_S - END_S
             await self._drain(server, listener)
             for task in background:
                 task.cancel()
+            if self.parts.exporter:  # after the last answer, so that it counts all of them
+                await self.parts.exporter.finish(min(LAST_PUSH_S, max(ends_at - monotonic(), 0.1)))
 
     def _server(self) -> "Server":
         """The server on our own socket, with what holds for every path around the application."""

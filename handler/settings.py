@@ -14,13 +14,16 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from handler import keys
+from handler import keys, otel
 from handler import redis_url as redis_urls
 from handler.origins import Origins
 
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=0)]
 Millis = Annotated[float, Meta(ge=0, le=60_000)]
+# Milliseconds as OpenTelemetry counts them; a number under 100 was meant to be seconds.
+ExportMillis = Annotated[float, Meta(ge=otel.MILLIS_MIN, le=3_600_000)]
+OwnExportMillis = Annotated[float, Meta(ge=0, le=3_600_000)]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 
 # A number as everybody writes one: `.7` and `+5` too, and never `1_000`.
@@ -32,10 +35,26 @@ SECRET: dict[str, tuple[Callable[[str], object], str]] = {
     "redis_url": (redis_urls.read, redis_urls.ACCEPTED),
     "api_keys": (keys.read, keys.ACCEPTED),
     "ops_keys": (keys.read, keys.ACCEPTED),
+    # An address may hold a password, and headers are where a receiver's key stands.
+    "otel_exporter_otlp_endpoint": (otel.address, otel.ADDRESS),
+    "otel_exporter_otlp_metrics_endpoint": (otel.address, otel.ADDRESS),
+    "otel_exporter_otlp_traces_endpoint": (otel.address, otel.ADDRESS),
+    "otel_exporter_otlp_headers": (otel.pairs, otel.PAIRS),
+    "otel_exporter_otlp_metrics_headers": (otel.pairs, otel.PAIRS),
+    "otel_exporter_otlp_traces_headers": (otel.pairs, otel.PAIRS),
 }
 
 # What reads a text that has a form of its own.
-FORMS: dict[str, Callable[[str], object]] = {"cors_origins": Origins.read}
+FORMS: dict[str, Callable[[str], object]] = {
+    "cors_origins": Origins.read,
+    "otel_resource_attributes": otel.pairs,
+}
+
+# OpenTelemetry's names for what we have not: not misspelled, and not for us.
+NOT_OURS = re.compile(
+    r"OTEL_(?:EXPORTER_OTLP_LOGS_\w+|LOGS_EXPORTER|BLRP_\w+|BSP_(?:EXPORT_TIMEOUT|MAX_EXPORT_BATCH_SIZE)"
+    r"|METRIC_EXPORT_TIMEOUT|METRICS_EXEMPLAR_FILTER|PROPAGATORS)"
+)
 
 
 class Default(float):
@@ -222,6 +241,85 @@ class Settings(msgspec.Struct, frozen=True):
             description="Prometheus whose alerts the page shows, as the browser reaches it; empty: none.",
         ),
     ] = ""
+    otel_exporter_otlp_endpoint: Annotated[
+        str,
+        _doc(
+            "Receiver that metrics and traces are sent to by OTLP over HTTP (http://collector:4318), under v1/metrics "
+            "and v1/traces; empty: none. These names are OpenTelemetry's own (docs/monitoring.md)."
+        ),
+    ] = ""
+    otel_exporter_otlp_metrics_endpoint: Annotated[
+        str,
+        _doc("The whole address for metrics, where it is another; alone: metrics are sent, traces are not."),
+    ] = ""
+    otel_exporter_otlp_traces_endpoint: Annotated[str, _doc("The same for traces.")] = ""
+    otel_exporter_otlp_protocol: Annotated[
+        str, _doc("http/protobuf alone is spoken; grpc and http/json stop the start.")
+    ] = ""
+    otel_exporter_otlp_metrics_protocol: Annotated[str, _doc("The same for metrics alone.")] = ""
+    otel_exporter_otlp_traces_protocol: Annotated[str, _doc("The same for traces alone.")] = ""
+    otel_exporter_otlp_headers: Annotated[
+        str,
+        _doc(
+            "Headers for the receiver, a key of its among them: name=value, separated by commas, percent-encoded. "
+            "Never repeated."
+        ),
+    ] = ""
+    otel_exporter_otlp_metrics_headers: Annotated[str, _doc("Instead of them, for metrics.")] = ""
+    otel_exporter_otlp_traces_headers: Annotated[str, _doc("Instead of them, for traces.")] = ""
+    otel_exporter_otlp_timeout: Annotated[
+        ExportMillis, _doc("The most that one push may take, in milliseconds; its retries included.")
+    ] = 10_000
+    otel_exporter_otlp_metrics_timeout: Annotated[
+        OwnExportMillis, _doc("The same for metrics alone; 0: no other.")
+    ] = 0
+    otel_exporter_otlp_traces_timeout: Annotated[
+        OwnExportMillis, _doc("The same for traces alone; 0: no other.")
+    ] = 0
+    otel_exporter_otlp_compression: Annotated[str, _doc("none, gzip or deflate.")] = "none"
+    otel_exporter_otlp_metrics_compression: Annotated[str, _doc("The same for metrics alone.")] = ""
+    otel_exporter_otlp_traces_compression: Annotated[str, _doc("The same for traces alone.")] = ""
+    otel_exporter_otlp_certificate: Annotated[
+        str, _doc("File with the authorities to trust for https; empty: those that come with the gateway.")
+    ] = ""
+    otel_exporter_otlp_client_certificate: Annotated[
+        str, _doc("Our own certificate, for a receiver that asks for one.")
+    ] = ""
+    otel_exporter_otlp_client_key: Annotated[str, _doc("Key of OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE.")] = ""
+    otel_service_name: Annotated[
+        str, _doc("service.name of all that is sent, job in Prometheus; empty: query-gateway.")
+    ] = ""
+    otel_resource_attributes: Annotated[
+        str, _doc("More about this process for the receiver: name=value, separated by commas.")
+    ] = ""
+    otel_metric_export_interval: Annotated[
+        ExportMillis,
+        _doc(
+            "Time between two pushes of metrics, in milliseconds. One more goes at the start, and the last one "
+            "after the last answer."
+        ),
+    ] = 60_000
+    otel_metrics_exporter: Annotated[str, _doc("none sends no metrics, though there is an endpoint.")] = (
+        "otlp"
+    )
+    otel_traces_exporter: Annotated[str, _doc("none sends no traces, though there is an endpoint.")] = "otlp"
+    otel_traces_sampler: Annotated[
+        str,
+        _doc(
+            "Which queries are traced: always_on, always_off, traceidratio, or the same after parentbased_, where a "
+            "caller's traceparent decides. By default those alone whose caller traces them."
+        ),
+    ] = "parentbased_always_off"
+    otel_traces_sampler_arg: Annotated[
+        float, Meta(ge=0, le=1, description="Share of queries that traceidratio traces.")
+    ] = 1
+    otel_bsp_max_queue_size: Annotated[
+        Count, _doc("Traced queries that may wait to be sent; more are dropped and counted.")
+    ] = 2048
+    otel_bsp_schedule_delay: Annotated[
+        ExportMillis, _doc("How long a traced query waits to be sent with others, in milliseconds.")
+    ] = 5000
+    otel_sdk_disabled: Annotated[bool, _doc("true sends nothing, whatever the others say.")] = False
     log_requests: Annotated[bool, _doc("1 writes one log line per query (never its text).")] = False
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], _doc("Least severe line that is written.")
@@ -245,6 +343,14 @@ class Settings(msgspec.Struct, frozen=True):
     def page_on(self) -> bool:
         """Whether the page is served: as `page` says, else on a loopback address alone."""
         return is_loopback(self.host) if self.page is None else self.page
+
+    @property
+    def export(self) -> otel.Export | None:
+        """What is sent by OTLP; None: nothing. Raises `SettingsError` for what OpenTelemetry knows and we do not."""
+        try:
+            return otel.read(msgspec.structs.asdict(self))
+        except ValueError as exc:
+            raise SettingsError(str(exc)) from None
 
     @property
     def wire_names(self) -> tuple[str, ...]:
@@ -295,7 +401,9 @@ def from_env(environ: Mapping[str, str]) -> Settings:
             if field in SECRET:  # not even the reason: an encoder's quotes its input
                 seen, why = "…", SECRET[field][1] if isinstance(exc, UnicodeError) else str(exc)
             raise SettingsError(f"{field.upper()}={seen!r} cannot be read: {why}") from None
-    return Settings(**values)
+    settings = Settings(**values)
+    settings.export  # noqa: B018 - read once here, so that what cannot be followed stops the start
+    return settings
 
 
 def accepted(field: str) -> str:
@@ -357,6 +465,7 @@ def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:
         for name in environ
         if name not in known
         and name not in RETIRED
+        and not NOT_OURS.fullmatch(name)
         and (close := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.82))
     ]
 

@@ -16,6 +16,7 @@ L2Failure = Literal[
 L2Drop = Literal["full", "unavailable", "failed"]
 L2Reject = Literal["corrupt", "version"]
 ShadowDrop = Literal["full", "late", "other_model", "failed"]
+ExportOutcome = Literal["success", "failed"]
 
 
 class BatcherStatistics(msgspec.Struct, frozen=True):
@@ -148,3 +149,16 @@ class ShadowStatistics(msgspec.Struct, frozen=True):
         """Share of the compared queries that take the same route; None of none."""
         same = sum(count for (live, shadow), count in self.routes.items() if live == shadow)
         return same / self.compared if self.compared else None
+
+
+class ExportStatistics(msgspec.Struct, frozen=True):
+    """What was sent by OTLP, by signal: `metrics` or `traces`.
+
+    healthy  whether the receiver took the last push
+    pushes   by signal and outcome
+    dropped  traced queries whose spans were not sent, by reason: `full`, `failed`
+    """
+
+    healthy: Mapping[str, bool]
+    pushes: Mapping[tuple[str, str], int]
+    dropped: Mapping[str, int]

@@ -30,6 +30,7 @@ from handler.errors import ERRORS, CallerGone, GatewayError
 from handler.series import Buckets, Count
 from handler.statistics import (
     BatcherStatistics,
+    ExportStatistics,
     L1Statistics,
     L2Drop,
     L2Failure,
@@ -192,6 +193,10 @@ class Telemetry:
     def watch_log(self, dropped: Callable[[], int]) -> None:
         self.registry.register(_LogCounts(dropped))
 
+    def watch_export(self, read: Callable[[], ExportStatistics]) -> None:
+        """Declare the series of what is sent by OTLP, which do not exist where nothing is."""
+        self.registry.register(_ExportCounts(read))
+
     def watch_l2(self, read: Callable[[], L2Statistics]) -> None:
         """Declare the series of the shared cache level, which do not exist without one."""
         self._stages["l2"] = self._stage.labels("l2")
@@ -300,6 +305,10 @@ class Telemetry:
             counter = self._requests.labels("error", error_type, str(code))
             self._failures[error_type, code] = counter
         counter.inc()
+
+    def families(self) -> list[Metric]:
+        """Everything measured, as it is now."""
+        return list(self.registry.collect())
 
     def scrape(self, accept: str) -> tuple[bytes, str]:
         """Everything measured, as Prometheus text or OpenMetrics, and its content type."""
@@ -488,6 +497,38 @@ class _LogCounts(Collector):
             "Log lines that could not be written, because whoever reads them stalls or has gone.",
             value=self._dropped(),
         )
+
+
+class _ExportCounts(Collector):
+    """The counters that the exporter keeps itself."""
+
+    def __init__(self, read: Callable[[], ExportStatistics]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._read()
+        name = "query_gateway_otlp_"
+        healthy = GaugeMetricFamily(
+            name + "healthy", "1 while the receiver takes what is sent, by signal.", labels=["signal"]
+        )
+        for signal, holds in found.healthy.items():
+            healthy.add_metric([signal], holds)
+        yield healthy
+        pushes = CounterMetricFamily(
+            name + "pushes", "Pushes to the receiver, by signal and outcome.", labels=["signal", "outcome"]
+        )
+        for (signal, outcome), count in found.pushes.items():
+            pushes.add_metric([signal, outcome], count)
+        yield pushes
+        if found.dropped:
+            dropped = CounterMetricFamily(
+                name + "dropped_traces",
+                "Traced queries whose spans were not sent, by reason.",
+                labels=["reason"],
+            )
+            for reason, count in found.dropped.items():
+                dropped.add_metric([reason], count)
+            yield dropped
 
 
 class _L2Counts(Collector):

@@ -31,9 +31,11 @@ from handler.settings import Settings, SettingsError
 from handler.shadow import Shadow
 from handler.statistics import ShadowStatistics
 from handler.telemetry import Telemetry
+from handler.tracing import Tracer
 
 if TYPE_CHECKING:
     from handler.model import Router
+    from handler.otlp import Exporter
     from handler.redis_link import RedisLink
 
 # A start waits so long for a file of keys.
@@ -51,6 +53,8 @@ class Parts(msgspec.Struct, frozen=True):
     follower   of the files that may change meanwhile
     callers    whose keys open `/v1/*`; None: no key is asked for
     operators  whose keys open the metrics and the deep report
+    tracer     keeps the spans of queries; None: none is traced
+    exporter   sends metrics and traces; None: nothing is sent
     """
 
     settings: Settings
@@ -63,6 +67,8 @@ class Parts(msgspec.Struct, frozen=True):
     follower: Follower
     callers: Keyring | None
     operators: Keyring | None
+    tracer: Tracer | None
+    exporter: "Exporter | None"
 
 
 def assemble(settings: Settings, log: Log) -> Parts:
@@ -121,6 +127,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
     if shadow is not None:
         telemetry.watch_shadow(partial(_shadow_statistics, shadow, follower))
     telemetry.watch_log(lambda: log.dropped)
+    tracer, exporter = open_export(settings, telemetry, log)
     return Parts(
         settings=settings,
         log=log,
@@ -132,6 +139,8 @@ def assemble(settings: Settings, log: Log) -> Parts:
         follower=follower,
         callers=callers,
         operators=operators,
+        tracer=tracer,
+        exporter=exporter,
     )
 
 
@@ -241,6 +250,23 @@ def open_link(settings: Settings) -> "RedisLink":
         )
     except ValueError as exc:
         raise SettingsError(f"REDIS_URL, REDIS_*_FILE: Redis cannot be reached so: {exc}") from None
+
+
+def open_export(
+    settings: Settings, telemetry: Telemetry, log: Log
+) -> "tuple[Tracer | None, Exporter | None]":
+    """Prepare to send metrics and traces. Nothing is sent, and OpenTelemetry is not imported, before it runs."""
+    export = settings.export
+    if export is None:
+        return None, None
+    from handler.otlp import Exporter
+
+    tracer = None
+    if export.traces is not None:
+        tracer = Tracer(share=export.share, follows=export.follows, queue_max=export.queue_max)
+    exporter = Exporter(export, log, families=telemetry.families, tracer=tracer)
+    telemetry.watch_export(exporter.statistics)
+    return tracer, exporter
 
 
 def open_l2(settings: Settings, telemetry: Telemetry, log: Log) -> L2:

@@ -43,6 +43,8 @@ ONLY_IN: dict[str, str] = {
     "onnxruntime": "model",
     "tokenizers": "model",
     "redis": "redis_link",
+    "opentelemetry": "otlp",
+    "requests": "otlp",
 }
 NEVER = {
     "torch",
@@ -157,7 +159,9 @@ def test_what_builds_a_model_is_never_imported_to_serve_one(module: str) -> None
     assert not libraries(module) & NEVER
 
 
-@pytest.mark.parametrize("library", ["litestar", "granian", "onnxruntime", "tokenizers", "redis", "numpy"])
+@pytest.mark.parametrize(
+    "library", ["litestar", "granian", "onnxruntime", "tokenizers", "redis", "numpy", "opentelemetry"]
+)
 def test_the_command_line_does_not_import_what_only_some_commands_need(library: str) -> None:
     code = f"import sys, handler.cli; print({library!r} in sys.modules)"
 
@@ -166,7 +170,9 @@ def test_the_command_line_does_not_import_what_only_some_commands_need(library: 
     assert ran.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("library", ["litestar", "granian", "onnxruntime", "tokenizers", "redis", "numpy"])
+@pytest.mark.parametrize(
+    "library", ["litestar", "granian", "onnxruntime", "tokenizers", "redis", "numpy", "opentelemetry"]
+)
 def test_a_process_imports_its_runtime_and_its_framework_side_by_side(library: str) -> None:
     """Neither comes with the server's own module: one is imported on the loader's thread meanwhile."""
     code = f"import sys, handler.server; print({library!r} in sys.modules)"
@@ -240,7 +246,9 @@ def test_every_library_that_the_gateway_imports_is_in_the_serving_lock() -> None
     # Python's own zstd from 3.14 on, and the same as a package before.
     ours = {"handler", "compression", *sys.stdlib_module_names}
     names = {
-        {"backports": "backports-zstd"}.get(library, library.replace("_", "-").lower())
+        {"backports": "backports-zstd", "opentelemetry": "opentelemetry-sdk"}.get(
+            library, library.replace("_", "-").lower()
+        )
         for module in MODULES
         for library in libraries(module)
         if library not in ours

@@ -12,6 +12,7 @@ from handler.errors import ERRORS
 from handler.settings import names
 from handler.statistics import (
     BatcherStatistics,
+    ExportStatistics,
     L1Statistics,
     L2Statistics,
     ModelStatistics,
@@ -191,6 +192,9 @@ def declared() -> set[str]:
             tasks={("closed_qa", True): 1},
             changes={("closed_qa", "coding"): 1},
         )
+    )
+    telemetry.watch_export(
+        lambda: ExportStatistics({"metrics": True}, {("metrics", "failed"): 0}, {"full": 0})
     )
     telemetry.answered("0", "closed_qa", 0.9)
     return {

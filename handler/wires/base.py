@@ -7,6 +7,7 @@ reading, asking, counting, and errors in the wire's own form.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -33,9 +34,13 @@ from handler.log import Log
 from handler.policy import TIERS, Policy, Scores, route_shares, safe_decision
 from handler.settings import Settings
 from handler.telemetry import FallbackReason, Telemetry, Wire
+from handler.tracing import Trace, Tracer
 
 # Of one bulk request so many queries are queued; the rest wait outside.
 BULK_QUEUED_MAX = 16
+# What spans are called, and the methods that one may name: a caller can make up others.
+QUERY_SPAN, REQUEST_SPAN = "query", "request"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # What every wire may call the model in a path, whatever the manifest calls it.
 ROUTER = "router"
 
@@ -141,6 +146,7 @@ class Service:
         log: Log,
         settings: Settings,
         callers: Keyring | None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.gateway = gateway
         self.health = health
@@ -148,6 +154,7 @@ class Service:
         self.log = log
         self.settings = settings
         self.callers = callers
+        self.tracer = tracer
         self.timeout_s = settings.request_timeout_ms / 1000
         self.read_timeout_s = settings.read_timeout_ms / 1000
         self.bulk_timeout_s = settings.bulk_timeout_ms / 1000
@@ -225,8 +232,11 @@ class Service:
         within_s: float,
         caller: bytes,
         caller_left: Callable[[], Awaitable[None]],
+        trace: Trace | None = None,
     ) -> list[Answer | GatewayError]:
         """Answer many queries, in their order, each with an answer or an error of its own.
+
+        trace  their request's, if it is traced
 
         At most `BULK_QUEUED_MAX` of them are queued at once. Raises `CallerGone`, and asks for
         no more, when the caller hangs up.
@@ -242,7 +252,7 @@ class Service:
                     return DeadlineExceeded(
                         "the time for the whole request was over before this query's turn"
                     )
-                return await self.outcome(query, name, timeout_s=left_s, caller=caller)
+                return await self.outcome(query, name, timeout_s=left_s, caller=caller, trace=trace)
 
         everything = asyncio.ensure_future(asyncio.gather(*(one(query) for query in queries)))
         gone = asyncio.ensure_future(caller_left())
@@ -257,9 +267,31 @@ class Service:
             gone.cancel()
 
     async def outcome(
+        self, query: Query, name: Wire, *, timeout_s: float, caller: bytes, trace: Trace | None = None
+    ) -> Answer | GatewayError:
+        """Answer one query of a bulk request; its failure is its own.
+
+        trace  the request's, if it is traced
+        """
+        if trace is None or self.tracer is None:
+            return await self._outcome(query, name, timeout_s=timeout_s, caller=caller)
+        started = time.perf_counter()
+        found = await self._outcome(query, name, timeout_s=timeout_s, caller=caller)
+        failed = found.error_type if isinstance(found, GatewayError) else ""
+        self.tracer.end(
+            self.tracer.below(trace),
+            QUERY_SPAN,
+            time.perf_counter() - started,
+            stages=found.stages if isinstance(found, Answer) else (),
+            attributes=_told(found, name),
+            error_type=failed,
+            server=False,
+        )
+        return found
+
+    async def _outcome(
         self, query: Query, name: Wire, *, timeout_s: float, caller: bytes
     ) -> Answer | GatewayError:
-        """Answer one query of a bulk request; its failure is its own."""
         try:
             return await self.ask(query, name, timeout_s=timeout_s, bulk=True, caller=caller)
         except Overloaded as error:
@@ -299,6 +331,8 @@ class Service:
         counted  whether it asked for a decision
         """
         code = code or error.code
+        if counted and self.tracer is not None:
+            self._span(exchange, error, exchange.spent_s, None, code)
         if counted:
             self.telemetry.failed(error.error_type, code)
         if self.ended_by_caller(exchange, error):
@@ -332,12 +366,46 @@ class Service:
 
         answer  where it was a single query
         """
+        if self.tracer is not None:
+            self._span(exchange, answer, total_s, name, 200)
         if not isinstance(answer, Answer) or answer.scored is None:
             self.telemetry.succeeded_otherwise()
             return
         self.telemetry.succeeded(total_s, answer.stages, hit=answer.cache != "miss")
         if self.settings.log_requests:
             self._log_request(exchange, answer, text, total_s, name)
+
+    def trace(self, exchange: Exchange) -> Trace | None:
+        """A request's trace; None where it is not traced."""
+        if self.tracer is not None and not exchange.traced:
+            exchange.traced = True
+            exchange.trace = self.tracer.begin(exchange.asked.traceparent)
+        return exchange.trace
+
+    def _span(
+        self,
+        exchange: Exchange,
+        answer: "Answer | GatewayError | None",
+        total_s: float,
+        name: Wire | None,
+        code: int,
+    ) -> None:
+        trace = self.trace(exchange)
+        if trace is None or self.tracer is None:
+            return
+        self.tracer.end(
+            trace,
+            QUERY_SPAN if isinstance(answer, Answer) else REQUEST_SPAN,
+            total_s,
+            stages=answer.stages if isinstance(answer, Answer) else (),
+            attributes={
+                "http.request.method": exchange.method if exchange.method in METHODS else "_OTHER",
+                "http.response.status_code": code,
+                "query_gateway.request_id": exchange.asked.request_id,
+                **_told(answer, name),
+            },
+            error_type=answer.error_type if isinstance(answer, GatewayError) else "",
+        )
 
     def _log_request(self, exchange: Exchange, answer: Answer, text: str, total_s: float, name: Wire) -> None:
         self.log.info(
@@ -360,6 +428,25 @@ class Service:
             error, exchange.asked.request_id, exchange.spent_s, self.gateway.model.version
         )
         await exchange.answer(error.code, wire.write_error(error), extra)
+
+
+def _told(answer: "Answer | GatewayError | None", name: Wire | None) -> dict[str, str | int | float]:
+    """What a span says of a query: the decision, and nothing of what was asked."""
+    found: dict[str, str | int | float] = {}
+    if name is not None:
+        found["query_gateway.wire"] = name
+    if isinstance(answer, Answer):
+        decision = answer.decision
+        found["query_gateway.route"] = decision.route
+        found["query_gateway.task"] = decision.task
+        found["query_gateway.confidence"] = decision.confidence
+        if decision.reason is not None:
+            found["query_gateway.reason"] = decision.reason
+        if answer.scored is not None:
+            found["query_gateway.cache"] = answer.cache
+        if answer.version is not None:
+            found["query_gateway.model_version"] = answer.version
+    return found
 
 
 def safe_scores(policy: Policy) -> Scores:
@@ -432,6 +519,7 @@ async def _replied(
             within_s=exchange.timeout_s(at_most_s=service.bulk_timeout_s, also_s=question.timeout_s),
             caller=caller,
             caller_left=exchange.hung_up,
+            trace=service.trace(exchange),
         )
         if endpoint.degrade:
             outcomes = [_degraded(endpoint, service, exchange, outcome) for outcome in outcomes]

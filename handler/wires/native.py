@@ -25,6 +25,7 @@ from handler.errors import (
 )
 from handler.exchange import NDJSON, Exchange, Unpacker, unpacker
 from handler.gateway import Answer
+from handler.tracing import Trace
 from handler.wires.base import BULK_QUEUED_MAX, Query, Service
 from handler.wires.messages import conversation, items
 
@@ -159,6 +160,7 @@ async def _many(service: Service, exchange: Exchange, request: wire.ClassifyRequ
             within_s=exchange.timeout_s(at_most_s=service.bulk_timeout_s),
             caller=caller,
             caller_left=exchange.hung_up,
+            trace=service.trace(exchange),
         )
     )
     bad = ValidationError("every one of texts must be a non-empty string")
@@ -227,7 +229,9 @@ async def _stream(service: Service, exchange: Exchange, caller: bytes) -> None:
                 if line is None:
                     more = False
                 else:
-                    under_way.append((line, _begun(service, line, timeout_s, caller)))
+                    under_way.append(
+                        (line, _begun(service, line, timeout_s, caller, service.trace(exchange)))
+                    )
     except GatewayError as error:
         last = error  # the body cannot be read any further; what was read is answered
         if pending := [task for _, task in under_way if task is not None]:
@@ -246,11 +250,13 @@ async def _stream(service: Service, exchange: Exchange, caller: bytes) -> None:
 
 
 def _begun(
-    service: Service, line: Line, timeout_s: float, caller: bytes
+    service: Service, line: Line, timeout_s: float, caller: bytes, trace: Trace | None
 ) -> "asyncio.Task[Answer | GatewayError] | None":
     if line.error is not None:
         return None
-    return asyncio.ensure_future(service.outcome(line.query, "native", timeout_s=timeout_s, caller=caller))
+    return asyncio.ensure_future(
+        service.outcome(line.query, "native", timeout_s=timeout_s, caller=caller, trace=trace)
+    )
 
 
 def _written(under_way: "deque[tuple[Line, asyncio.Task[Answer | GatewayError] | None]]") -> bytes:

@@ -131,12 +131,21 @@ DOCUMENT: dict[str, Command] = {
         r"this gateway has no shadow: SHADOW_MODEL_PATH names its model"
     ),
     promql(MOVED): Command(EMPTY_OR_NUMBER),
-    # CrashLoop, InstanceDown, RouterFallback, Watchdog
+    # CrashLoop, ExporterUnreachable, InstanceDown, RouterFallback, Watchdog
     "docker inspect -f '{{.RestartCount}} restarts, exit code {{.State.ExitCode}}, OOMKilled {{.State.OOMKilled}}' query-gateway": Command(
         r"\d+ restarts, exit code \d+, OOMKilled (true|false)"
     ),
     "docker logs query-gateway 2>&1 | grep '\"level\":\"error\"' | tail -3": Command(LINES),
     promql('changes(process_start_time_seconds{job="query-gateway"}[10m])'): Command(NUMBER),
+    "docker logs query-gateway 2>&1 | grep exporter_": Command(OK, codes=(0, 1)),
+    "curl -s http://localhost:8080/metrics | grep query_gateway_otlp": Command(OK, codes=(0, 1)),
+    "docker exec query-gateway env | grep -E '^OTEL_(EXPORTER_OTLP_.*(ENDPOINT|TIMEOUT|COMPRESSION)|SDK_DISABLED)'": Command(
+        OK, codes=(0, 1)
+    ),
+    "docker exec query-gateway python3 -c 'import os, requests; print(requests.post(os.environ[\"OTEL_EXPORTER_OTLP_ENDPOINT\"] "
+    '+ "/v1/metrics", data=b"", headers={"content-type": "application/x-protobuf"}, timeout=5).status_code)\'': Command(
+        r"KeyError: 'OTEL_EXPORTER_OTLP_ENDPOINT'", codes=(1,)
+    ),
     promql('up{job="query-gateway"}'): Command(NUMBER),
     promql("sum by (wire, reason) (rate(query_gateway_fallbacks_total[5m]))"): Command(r'"reason":"overloaded"'),
     promql('ALERTS{alertname="Watchdog"}'): Command(r'"alertstate":"firing"'),

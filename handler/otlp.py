@@ -1,0 +1,380 @@
+"""Metrics and traces sent by OTLP over HTTP: the only module that knows OpenTelemetry, imported only where it is on.
+
+What is measured is read on the event loop, as for a scrape; encoding and sending go to threads that nobody
+waits for. A receiver that is away costs a line in the log when that begins and when it ends. Read `Exporter.run`
+first, then `Exporter.finish`.
+"""
+
+import asyncio
+import logging
+import random
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from handler import __version__, aside
+from handler.log import Log
+from handler.otel import SIGNALS, Export, Signal, Target
+from handler.statistics import ExportOutcome, ExportStatistics
+from handler.tracing import Span, Tracer
+
+# A push that has not ended so long after its own time-out hangs: in a name server, say.
+GRACE_S = 1.0
+
+# What prometheus_client's collectors give: families of samples. Its home is `telemetry`.
+Families = Iterable[Any]
+# Sends what `_content` made of one signal. Blocks, and raises `PushFailed`.
+Push = Callable[[Any], None]
+
+
+class PushFailed(Exception):
+    """The receiver did not take what was sent. The message says why, and holds no address."""
+
+
+class Exporter:
+    """Pushes what a process measures, until it ends. `run` must be kept running by the owner."""
+
+    def __init__(
+        self,
+        export: Export,
+        log: Log,
+        *,
+        families: Callable[[], Families],
+        tracer: Tracer | None,
+        opened: Callable[[Export, Signal, float], Push] | None = None,
+    ) -> None:
+        """
+        families  everything measured, read when it is called, on the event loop
+        tracer    holds the spans; None: no traces are sent
+        opened    opens a push of one signal, with its time-out in seconds; imports OpenTelemetry
+        """
+        self._export = export
+        self._log = log
+        self._families = families
+        self._tracer = tracer
+        self._opened = opened or _open
+        self._resource = resource(export)
+        self._started_ns = time.time_ns()
+        self._calls = {signal: aside.OneAtATime(f"push {signal}") for signal in SIGNALS}
+        self._counts: Counter[tuple[Signal, ExportOutcome]] = Counter()
+        self._trouble: dict[Signal, str] = {}
+        self._lost = 0
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What is sent."""
+        return tuple(signal for signal in SIGNALS if self._export.target(signal) is not None)
+
+    def statistics(self) -> ExportStatistics:
+        dropped = {"full": self._tracer.dropped, "failed": self._lost} if self._tracer is not None else {}
+        return ExportStatistics(
+            healthy={signal: signal not in self._trouble for signal in self.signals},
+            pushes={
+                (signal, outcome): self._counts[signal, outcome]
+                for signal in self.signals
+                for outcome in ("success", "failed")
+            },
+            dropped=dropped,
+        )
+
+    async def run(self) -> None:
+        """Push until cancelled."""
+        await asyncio.gather(*(self._keep_on(signal) for signal in self.signals))
+
+    async def _keep_on(self, signal: Signal) -> None:
+        within_s = self._target(signal).timeout_s + GRACE_S
+        # The import takes a tenth of a second of processor, which the first queries must not wait for.
+        push = await self._open(signal, self._target(signal).timeout_s, within_s * 6)
+        while push is not None:
+            # Metrics go at once: what is counted later is seen as an increase over this.
+            if content := self._content(signal):
+                await self._push(signal, push, content, within_s)
+            if signal == "metrics":
+                await asyncio.sleep(self._export.interval_s)
+            elif self._tracer is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._export.delay_s):
+                        await self._tracer.many.wait()
+
+    async def _open(self, signal: Signal, timeout_s: float, within_s: float) -> Push | None:
+        """A push with a time-out of its own; None where OpenTelemetry cannot be imported in time."""
+        opening = aside.start(partial(self._opened, self._export, signal, timeout_s), f"open {signal}")
+        try:
+            async with asyncio.timeout(within_s):
+                return await asyncio.wrap_future(opening)
+        except Exception as exc:  # a package that is not whole, say: never a reason not to answer
+            self._failed(signal, type(exc).__name__)
+            return None
+
+    async def finish(self, within_s: float) -> None:
+        """Push what there is for the last time, whatever else hangs; take so many seconds at most.
+
+        Call it after the last answer, with `run` ended.
+        """
+        await asyncio.gather(*(self._last(signal, within_s) for signal in self.signals))
+
+    async def _last(self, signal: Signal, within_s: float) -> None:
+        """On a connection of its own: an earlier push may hang on the other."""
+        until = time.monotonic() + within_s
+        push = await self._open(signal, min(within_s, self._target(signal).timeout_s), within_s)
+        self._calls[signal] = aside.OneAtATime(f"last {signal}")
+        while push is not None and (content := self._content(signal)):
+            if (left_s := until - time.monotonic()) <= 0:
+                self._failed(signal, "no time was left")
+                return
+            await self._push(signal, push, content, left_s)
+            if signal == "metrics":
+                return
+
+    def _content(self, signal: Signal) -> Any:
+        """What is to be sent; None where there is nothing."""
+        if signal == "metrics":
+            try:
+                return (self._resource, self._started_ns, list(self._families()))
+            except Exception as exc:  # a bug in a metric is none in an answer
+                self._failed(signal, type(exc).__name__)
+                return None
+        spans = self._tracer.take() if self._tracer is not None else []
+        return (self._resource, spans) if spans else None
+
+    async def _push(self, signal: Signal, push: Push, content: Any, within_s: float) -> None:
+        try:
+            await self._calls[signal].call(partial(push, content), within_s)
+        except aside.TookTooLong as exc:
+            reason = str(exc)
+        except PushFailed as exc:
+            reason = str(exc)
+        except Exception as exc:  # whatever a library may raise: never a reason not to answer
+            reason = type(exc).__name__
+        else:
+            self._counts[signal, "success"] += 1
+            if self._trouble.pop(signal, None) is not None:
+                self._log.info("exporter_reachable", signal=signal, endpoint=self._target(signal).shown)
+            return
+        if signal == "traces":
+            self._lost += len(content[1])
+        self._failed(signal, reason)
+
+    def _failed(self, signal: Signal, reason: str) -> None:
+        self._counts[signal, "failed"] += 1
+        if signal not in self._trouble:
+            self._log.warning(
+                "exporter_unreachable", signal=signal, endpoint=self._target(signal).shown, reason=reason
+            )
+        self._trouble[signal] = reason
+
+    def _target(self, signal: Signal) -> Target:
+        found = self._export.target(signal)
+        assert found is not None
+        return found
+
+
+def resource(export: Export) -> dict[str, str]:
+    """Who sends. An operator's own attributes go before ours."""
+    return {
+        # One per process: counters begin anew with each.
+        "service.instance.id": str(uuid.uuid4()),
+        "service.version": __version__,
+        "host.name": socket.gethostname(),
+        **export.resource,
+    }
+
+
+def _open(export: Export, signal: Signal, timeout_s: float) -> Push:
+    """Import OpenTelemetry's exporter and return a push, which blocks and raises `PushFailed`. Blocks."""
+    import requests
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    # Their lines would come with every push; ours come when something changes.
+    for name in ("opentelemetry", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+    class Session(requests.Session):
+        """Remembers how the last request ended, which the exporter does not say."""
+
+        told = "nothing was sent"
+
+        def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+            try:
+                # The body of an answer says nothing that we need, and may never end.
+                answer = super().request(*args, **{**kwargs, "stream": True})
+            except requests.RequestException as exc:
+                self.told = type(exc).__name__
+                raise
+            answer.close()
+            self.told = f"HTTP {answer.status_code}"
+            if (
+                300 <= answer.status_code < 400
+            ):  # to a page to log in on, say: the exporter would take it for a success
+                raise requests.TooManyRedirects(self.told)
+            return answer
+
+    target = export.target(signal)
+    assert target is not None
+    session = Session()
+    if "authorization" in map(str.lower, target.headers):
+        session.auth = lambda request: request  # else a .netrc of this machine would go before it
+    made: Any = OTLPMetricExporter if signal == "metrics" else OTLPSpanExporter
+    exporter = made(
+        endpoint=target.url,
+        certificate_file=export.certificate or None,
+        client_certificate_file=export.client_certificate or None,
+        client_key_file=export.client_key or None,
+        headers=target.headers,
+        timeout=timeout_s,
+        compression=Compression(target.compression),
+        session=session,
+    )
+    encode = metrics_data if signal == "metrics" else spans_data
+
+    def push(content: Any) -> None:
+        if exporter.export(encode(*content)).name != "SUCCESS":
+            raise PushFailed(session.told)
+
+    return push
+
+
+# What Prometheus calls a thing, in OpenTelemetry's terms. On threads.
+
+
+def metrics_data(who: dict[str, str], started_ns: int, families: Families) -> Any:
+    """Everything measured as OpenTelemetry's `MetricsData`.
+
+    who         the resource's attributes
+    started_ns  since when counters count, since 1970
+
+    Names stay as they are on `/metrics`, `_total` included: receivers that add suffixes by Prometheus's
+    rules find them there, and those that do not store what dashboards ask for.
+    """
+    from opentelemetry.sdk.metrics import export as sdk
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    now_ns = time.time_ns()
+    cumulative = sdk.AggregationTemporality.CUMULATIVE
+    metrics = []
+    for family in families:
+        data: Any
+        name = family.name
+        if family.type == "counter":
+            name += "_total"
+            points = [
+                sdk.NumberDataPoint(sample.labels, started_ns, now_ns, float(sample.value))
+                for sample in family.samples
+                if sample.name == name
+            ]
+            data = sdk.Sum(points, cumulative, is_monotonic=True)
+        elif family.type == "histogram":
+            data = sdk.Histogram(_histograms(family, started_ns, now_ns), cumulative)
+        else:
+            points = [
+                sdk.NumberDataPoint(sample.labels, 0, now_ns, float(sample.value))
+                for sample in family.samples
+                if sample.value == sample.value  # not a number: it is not known
+            ]
+            data = sdk.Gauge(points)
+        if data.data_points:
+            metrics.append(sdk.Metric(name, family.documentation, unit(name), data))
+    scope = sdk.ScopeMetrics(InstrumentationScope("query-gateway", __version__), metrics, "")
+    return sdk.MetricsData([sdk.ResourceMetrics(Resource(who), [scope], "")])
+
+
+def unit(name: str) -> str:
+    """The unit that a name ends with, as OpenTelemetry writes it; empty for what is counted."""
+    bare = name.removesuffix("_total")
+    return "s" if bare.endswith("_seconds") else "By" if bare.endswith("_bytes") else ""
+
+
+def _histograms(family: Any, started_ns: int, now_ns: int) -> list[Any]:
+    """A histogram's points: Prometheus counts what is at most a bound, OpenTelemetry what is between two."""
+    from opentelemetry.sdk.metrics.export import HistogramDataPoint
+
+    bounds: dict[tuple[tuple[str, str], ...], list[tuple[float, int]]] = {}
+    sums: dict[tuple[tuple[str, str], ...], float] = {}
+    for sample in family.samples:
+        labels = dict(sample.labels)
+        bound = labels.pop("le", None)
+        key = tuple(labels.items())
+        if sample.name.endswith("_bucket"):
+            bounds.setdefault(key, []).append((float(bound), int(sample.value)))
+        elif sample.name.endswith("_sum"):
+            sums[key] = float(sample.value)
+    points = []
+    for key, buckets in bounds.items():
+        buckets.sort()
+        counts = [count for _, count in buckets]
+        each = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
+        points.append(
+            HistogramDataPoint(
+                attributes=dict(key),
+                start_time_unix_nano=started_ns,
+                time_unix_nano=now_ns,
+                count=counts[-1],
+                sum=sums[key],
+                bucket_counts=each,
+                explicit_bounds=[bound for bound, _ in buckets[:-1]],
+                min=None,  # type: ignore[arg-type]  # nobody keeps them; the encoder leaves out what is None
+                max=None,  # type: ignore[arg-type]
+            )
+        )
+    return points
+
+
+def spans_data(who: dict[str, str], spans: Sequence[Span]) -> list[Any]:
+    """Spans as OpenTelemetry's, each followed by those of its stages."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+    from opentelemetry.trace.status import Status, StatusCode
+
+    sender, scope = Resource(who), InstrumentationScope("query-gateway", __version__)
+    sampled = TraceFlags(TraceFlags.SAMPLED)
+    found = []
+    for span in spans:
+        trace = span.trace
+        own = SpanContext(trace.trace_id, trace.span_id, False, sampled)
+        parent = SpanContext(trace.trace_id, trace.parent_id, True, sampled) if trace.parent_id else None
+        found.append(
+            ReadableSpan(
+                name=span.name,
+                context=own,
+                parent=parent,
+                resource=sender,
+                attributes={
+                    **span.attributes,
+                    **({"error.type": span.error_type} if span.error_type else {}),
+                },
+                kind=SpanKind.SERVER if span.server else SpanKind.INTERNAL,
+                instrumentation_scope=scope,
+                status=Status(StatusCode.ERROR if span.error_type else StatusCode.UNSET),
+                start_time=span.start_ns,
+                end_time=span.end_ns,
+            )
+        )
+        # They end when the answer was made: what came before the first is reading the request.
+        start_ns = span.end_ns - int(sum(spent_s for _, spent_s in span.stages) * 1e9)
+        for stage, spent_s in span.stages:
+            end_ns = start_ns + int(spent_s * 1e9)
+            found.append(
+                ReadableSpan(
+                    name=stage,
+                    context=SpanContext(trace.trace_id, random.getrandbits(64) or 1, False, sampled),
+                    parent=own,
+                    resource=sender,
+                    kind=SpanKind.INTERNAL,
+                    instrumentation_scope=scope,
+                    status=Status(StatusCode.UNSET),
+                    start_time=max(start_ns, span.start_ns),
+                    end_time=end_ns,
+                )
+            )
+            start_ns = end_ns
+    return found

@@ -1,0 +1,314 @@
+"""What is sent by OTLP is what `/metrics` says, and a receiver that is away harms nothing."""
+
+import asyncio
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler import otlp
+from handler.log import Log
+from handler.otel import Export, Signal
+from handler.otlp import Exporter, PushFailed
+from handler.settings import from_env
+from handler.telemetry import Telemetry
+from handler.tracing import Tracer
+from handler.wiring import assemble
+from lab.metrics import Metrics
+from lab.receiver import Point, Receiver
+from tests.test_telemetry import busy_telemetry
+
+# Differ from one moment to the next.
+ALIVE = re.compile(r"^(process|python_gc)_")
+
+
+def export(url: str, **given: str) -> Export:
+    found = from_env({"OTEL_EXPORTER_OTLP_ENDPOINT": url, **given}).export
+    assert found is not None
+    return found
+
+
+def push(url: str, telemetry: Telemetry, signal: Signal = "metrics", **given: str) -> None:
+    """One push of everything measured, over HTTP."""
+    wanted = export(url, **given)
+    content = (otlp.resource(wanted), 1, telemetry.families())
+    otlp._open(wanted, signal, 5.0)(content)
+
+
+def series(point: Point) -> dict[str, float]:
+    """A point as Prometheus's text has it."""
+    labels = [f'{name}="{value}"' for name, value in point.labels.items()]
+
+    def named(suffix: str, *more: str) -> str:
+        inside = ",".join(sorted([*labels, *more]))
+        return f"{point.name}{suffix}{{{inside}}}" if inside else point.name + suffix
+
+    if point.kind != "histogram":
+        return {named(""): point.value}
+    found = {named("_count"): point.value, named("_sum"): point.sum}
+    total = 0
+    for bound, count in zip([*point.bounds, float("inf")], point.buckets, strict=True):
+        total += count
+        edge = "+Inf" if bound == float("inf") else str(float(bound))
+        found[named("_bucket", f'le="{edge}"')] = total
+    return found
+
+
+def full_telemetry(tmp_path: Path) -> Telemetry:
+    """Every collector that there is, with Redis's and the exporter's own."""
+    environ = {
+        "MODEL_PATH": str(tmp_path),
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    }
+    return assemble(from_env(environ), Log(io.StringIO())).telemetry
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])
+def test_a_receiver_stores_the_series_of_the_metrics_page_under_the_same_names(compression: str) -> None:
+    telemetry = busy_telemetry()
+    with Receiver() as receiver:
+        push(receiver.url, telemetry, OTEL_EXPORTER_OTLP_COMPRESSION=compression)
+        received = {k: v for point in receiver.points() for k, v in series(point).items()}
+    shown = {
+        re.sub(r"{(.*)}", lambda found: "{" + ",".join(sorted(found[1].split(","))) + "}", name): value
+        for name, value in Metrics.read([telemetry.scrape("")[0].decode()]).items()
+    }
+
+    assert {k for k in received if not ALIVE.match(k)} == {k for k in shown if not ALIVE.match(k)}
+    assert all(received[name] == shown[name] for name in shown if not ALIVE.match(name))
+
+
+async def test_no_name_changes_where_a_receiver_adds_suffixes(tmp_path: Path) -> None:
+    telemetry = full_telemetry(tmp_path)
+    with Receiver() as receiver:
+        push(receiver.url, telemetry)
+        points = receiver.points()
+
+    assert {point.name for point in points} == {point.metric.name for point in points}
+    assert {p.metric.unit for p in points if p.name.endswith(("_seconds", "_seconds_total"))} == {"s"}
+
+
+def test_counters_and_histograms_count_from_the_start_on() -> None:
+    with Receiver() as receiver:
+        push(receiver.url, busy_telemetry())
+        counted = [point for point in receiver.points() if point.kind != "gauge"]
+
+    assert {point.start_ns for point in counted} == {1}
+    assert {getattr(p.metric, p.kind).aggregation_temporality for p in counted} == {2}  # cumulative
+    assert all(point.metric.sum.is_monotonic for point in counted if point.kind == "sum")
+
+
+def test_what_is_not_known_is_not_sent() -> None:
+    telemetry = Telemetry()
+    telemetry._gauge("unknown", "Not a number.").set(float("nan"))
+    with Receiver() as receiver:
+        push(receiver.url, telemetry)
+
+        assert "query_gateway_unknown" not in {point.name for point in receiver.points()}
+
+
+def test_a_process_tells_who_it_is_and_an_operator_has_the_last_word() -> None:
+    with Receiver() as receiver:
+        for _ in range(2):
+            push(receiver.url, Telemetry(), OTEL_RESOURCE_ATTRIBUTES="service.version=mine,zone=a%20b")
+        instances = {point.resource["service.instance.id"] for point in receiver.points()}
+        resource = receiver.points()[0].resource
+
+    assert resource["service.name"] == "query-gateway"
+    assert (resource["service.version"], resource["zone"]) == ("mine", "a b")
+    assert len(instances) == 2
+
+
+def test_the_receivers_key_goes_along() -> None:
+    with Receiver() as receiver:
+        push(receiver.url, Telemetry(), OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20k")
+
+        assert receiver.headers[0]["authorization"] == "Bearer k"
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, "HTTP 401"), (404, "HTTP 404"), (302, "HTTP 302")])
+def test_a_push_that_is_refused_says_how(status: int, told: str) -> None:
+    with Receiver() as receiver:
+        receiver.status = status
+
+        with pytest.raises(PushFailed, match=told):
+            push(receiver.url, Telemetry())
+
+
+def test_a_push_to_nobody_says_so() -> None:
+    wanted = export("http://127.0.0.1:9")
+
+    with pytest.raises(PushFailed, match="ConnectionError"):
+        otlp._open(wanted, "metrics", 0.2)((otlp.resource(wanted), 1, []))
+
+
+# The exporter's life, with a push that a test makes
+
+
+class Pushes:
+    """Counts pushes and does with each what it is told. They are made on threads, as real ones are."""
+
+    def __init__(self) -> None:
+        self.contents: list[Any] = []
+        self.failure: Exception | None = None
+        self.broken: Exception | None = None
+
+    def __call__(self, export: Export, signal: Signal, timeout_s: float) -> Callable[[Any], None]:
+        if self.broken:
+            raise self.broken
+
+        def push(content: Any) -> None:
+            self.contents.append(content)
+            if self.failure:
+                raise self.failure
+
+        return push
+
+
+class Running:
+    """An exporter that runs."""
+
+    def __init__(self, pushes: Pushes, tracer: Tracer | None = None, **given: str) -> None:
+        self.lines = io.StringIO()
+        self.reads = 0
+        if tracer is None:
+            given["OTEL_TRACES_EXPORTER"] = "none"
+        self.exporter = Exporter(
+            export("http://u:swordfish@nowhere:4318", **given),
+            Log(self.lines),
+            families=self.families,
+            tracer=tracer,
+            opened=pushes,
+        )
+
+    def families(self) -> list[Any]:
+        self.reads += 1
+        return []
+
+    async def __aenter__(self) -> "Running":
+        self.task = asyncio.create_task(self.exporter.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    def outcomes(self, signal: Signal = "metrics") -> tuple[int, int]:
+        pushes = self.exporter.statistics().pushes
+        return pushes[signal, "success"], pushes[signal, "failed"]
+
+    async def until(self, success: int, failed: int, signal: Signal = "metrics") -> None:
+        """Wait until so many pushes have ended; they do so on threads."""
+        async with asyncio.timeout(20):
+            while self.outcomes(signal) < (success, failed):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
+async def test_metrics_go_out_at_the_start_so_that_what_follows_is_an_increase() -> None:
+    pushes = Pushes()
+    async with Running(pushes) as running:
+        await running.until(1, 0)
+
+    assert len(pushes.contents) == 1
+
+
+async def test_a_receiver_that_is_away_is_told_of_once_and_counted_each_time() -> None:
+    pushes = Pushes()
+    pushes.failure = PushFailed("ConnectionError")
+    async with Running(pushes, OTEL_METRIC_EXPORT_INTERVAL="100") as running:
+        await running.until(0, 3)
+        healthy = running.exporter.statistics().healthy["metrics"]
+        pushes.failure = None
+        await running.until(1, 3)
+
+    events = re.findall(r'"event":"(\w+)"', running.lines.getvalue())
+    assert events == ["exporter_unreachable", "exporter_reachable"]
+    assert not healthy
+    assert running.exporter.statistics().healthy["metrics"]
+    assert '"reason":"ConnectionError"' in running.lines.getvalue()
+    assert "swordfish" not in running.lines.getvalue()
+
+
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("swordfish"), MemoryError(), PushFailed("HTTP 500")], ids=repr
+)
+async def test_whatever_a_push_raises_the_exporter_goes_on(failure: Exception) -> None:
+    pushes = Pushes()
+    pushes.failure = failure
+    async with Running(pushes, OTEL_METRIC_EXPORT_INTERVAL="100") as running:
+        await running.until(0, 2)
+
+        assert not running.task.done()
+    assert "swordfish" not in running.lines.getvalue()
+
+
+async def test_a_library_that_cannot_be_imported_is_told_of_and_ends_nothing() -> None:
+    pushes = Pushes()
+    pushes.broken = ImportError("no opentelemetry")
+    async with Running(pushes) as running:
+        await running.until(0, 1)
+        await running.exporter.finish(1.0)
+
+    assert '"reason":"ImportError"' in running.lines.getvalue()
+
+
+async def test_a_bug_in_a_metric_is_told_of_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(Pushes(), OTEL_METRIC_EXPORT_INTERVAL="100")
+    monkeypatch.setattr(running.exporter, "_families", lambda: 1 // 0)
+    async with running:
+        await running.until(0, 2)
+
+        assert not running.task.done()
+
+
+async def test_the_last_push_is_made_however_soon_the_end_comes() -> None:
+    pushes = Pushes()
+    running = Running(pushes)
+
+    await running.exporter.finish(5.0)
+
+    assert len(pushes.contents) == 1
+
+
+async def test_spans_that_the_receiver_does_not_take_are_counted() -> None:
+    pushes = Pushes()
+    pushes.failure = PushFailed("HTTP 503")
+    tracer = Tracer(share=1.0, follows=False, queue_max=2)
+    async with Running(
+        pushes, tracer, OTEL_METRICS_EXPORTER="none", OTEL_BSP_SCHEDULE_DELAY="100"
+    ) as running:
+        trace = tracer.begin(b"")
+        assert trace is not None
+        for _ in range(3):
+            tracer.end(trace, "query", 0.001, attributes={})
+        await running.until(0, 1, "traces")
+
+    assert running.exporter.statistics().dropped == {"full": 1, "failed": 2}
+
+
+async def test_while_no_query_is_traced_nothing_is_sent_but_metrics() -> None:
+    pushes = Pushes()
+    async with Running(
+        pushes, Tracer(share=0.0, follows=True, queue_max=2), OTEL_BSP_SCHEDULE_DELAY="100"
+    ) as running:
+        await running.until(1, 0)
+        await running.exporter.finish(1.0)
+
+    assert running.outcomes("traces") == (0, 0)
+
+
+async def test_exporters_own_counters_exist_at_0_from_the_start() -> None:
+    telemetry = Telemetry()
+    running = Running(Pushes(), Tracer(share=0.0, follows=True, queue_max=2))
+    telemetry.watch_export(running.exporter.statistics)
+
+    def count(name: str, **labels: str) -> float | None:
+        return telemetry.registry.get_sample_value("query_gateway_otlp_" + name, labels)
+
+    assert count("healthy", signal="metrics") == 1
+    assert count("pushes_total", signal="traces", outcome="failed") == 0
+    assert count("dropped_traces_total", reason="full") == 0
