@@ -88,14 +88,14 @@ def _check(settings: Settings) -> int:
     from handler.policy import UnknownTask, kept_slow
     from handler.policy_file import PolicyError
     from handler.wire import encode
-    from handler.wiring import open_keyring, open_link, read_policy
+    from handler.wiring import open_keyring, open_servers, read_policy
 
     try:
         _check_machine(settings)
         open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
         open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
         if settings.redis_url:
-            open_link(settings)
+            open_servers(settings)
         file = read_policy(settings)
         router, policy = _load(settings)
     except SettingsError as exc:

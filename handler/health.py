@@ -6,6 +6,7 @@ looks at the model's files, on a thread of its own.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from handler import __version__, wire
@@ -161,9 +162,17 @@ def _l2(l2: L2Statistics) -> wire.L2Check:
     return wire.L2Check(
         address=l2.address,
         trouble=l2.trouble,
-        breakers={name: "open" if is_open else "closed" for name, is_open in l2.open.items()},
+        breakers=_breakers(l2.open),
+        shards=[
+            wire.ShardCheck(shard.address, shard.trouble, _breakers(shard.open), shard.size)
+            for shard in l2.shards
+        ],
         latency_ms=dict(l2.mean_ms),
         errors=dict(l2.errors),
         rejected_values=dict(l2.rejected),
         dropped_writes=dict(l2.dropped),
     )
+
+
+def _breakers(open_on: Mapping[str, int]) -> dict[str, wire.BreakerState]:
+    return {name: "open" if count else "closed" for name, count in open_on.items()}

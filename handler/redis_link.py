@@ -1,12 +1,12 @@
-"""Redis as a `Link`: the only module that knows redis-py, imported only with REDIS_URL.
+"""Redis as a `Link`: with `redis_cluster`, all that knows redis-py, imported only with REDIS_URL.
 
 redis-py connects, speaks the protocol and finds a Sentinel's master; it is told
-never to retry, because `L2` has a breaker and its callers have no time.
+never to retry, because a `Shard` has breakers and its callers have no time.
 """
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
     MovedError,
     NoPermissionError,
@@ -27,10 +28,12 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 
-from handler.l2 import LinkError
+from handler.entries import PROBE
 from handler.redis_url import Endpoint
+from handler.shard import Elsewhere, LinkError
 from handler.statistics import L2Failure
 
 # Connections: one for look-ups, one for writes, one for probes, one to spare.
@@ -42,8 +45,7 @@ LOST_AFTER_S = 1.0
 STEP = 500
 
 NOT_A_CACHE = {
-    "cluster": "REDIS_URL leads to a Redis Cluster, which the gateway does not use; "
-    "give it a single Redis or redis+sentinel://",
+    "cluster": "REDIS_URL leads to a Redis Cluster; write it as redis+cluster://host:port",
     "sentinel": "REDIS_URL leads to a Sentinel, not to a Redis; write it as redis+sentinel://host:port/service",
 }
 
@@ -54,6 +56,10 @@ class RedisLink:
     def __init__(self, redis: Redis, sentinel: Sentinel | None = None) -> None:
         self.redis = redis
         self.sentinel = sentinel
+
+    @property
+    def probe(self) -> bytes:
+        return PROBE
 
     async def greet(self) -> None:
         """Connect, and see whether it is a Redis to keep entries in; commands that it lacks prove nothing."""
@@ -66,7 +72,9 @@ class RedisLink:
         if mode in NOT_A_CACHE:
             raise LinkError("cluster" if mode == "cluster" else "other", NOT_A_CACHE[mode])
 
-    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get_many(
+        self, keys: Sequence[bytes], asking: Collection[bytes] = ()
+    ) -> Sequence[bytes | Elsewhere | None]:
         try:
             values = await self.redis.mget(keys)
         except (RedisError, OSError) as exc:
@@ -75,7 +83,9 @@ class RedisLink:
             raise LinkError("other", f"{len(values)} values came for {len(keys)} keys")
         return cast("list[bytes | None]", values)
 
-    async def set_many(self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float) -> list[LinkError | None]:
+    async def set_many(
+        self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float, asking: Collection[bytes] = ()
+    ) -> Sequence[LinkError | Elsewhere | None]:
         try:
             async with self.redis.pipeline(transaction=False) as pipeline:
                 for key, value in entries:
@@ -142,64 +152,65 @@ def open_link(endpoint: Endpoint, *, ca_file: str = "", cert_file: str = "", key
 
     Raises `ValueError` when the URL's options or the files cannot be used.
     """
+    options = ours(endpoint, ca_file=ca_file, cert_file=cert_file, key_file=key_file)
+    try:
+        if endpoint.service:
+            return _through_sentinel(endpoint, options)
+        redis = Redis.from_url(endpoint.url, **{**options, **asked(endpoint)})
+        refuse_what_cannot_be_used(redis, endpoint)
+    except (TypeError, ValueError, OSError, RedisError) as exc:
+        raise ValueError(str(exc)) from None
+    return RedisLink(redis)
+
+
+def ours(endpoint: Endpoint, *, ca_file: str, cert_file: str, key_file: str) -> dict[str, Any]:
+    """How the gateway speaks to any Redis, as redis-py's options; the URL's own may come after them."""
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": LOST_AFTER_S,
         "socket_connect_timeout": LOST_AFTER_S,
         "protocol": 2,  # one round trip less to connect, and nothing here needs 3
         "driver_info": None,
+        "max_connections": CONNECTIONS_MAX,
     }
-    tls: dict[str, Any] = {}
     if endpoint.tls:
         files = {"ssl_ca_certs": ca_file, "ssl_certfile": cert_file, "ssl_keyfile": key_file}
-        tls = {name: path for name, path in files.items() if path}
-    try:
-        if endpoint.nodes:
-            return _through_sentinel(endpoint, options, tls)
-        redis = Redis.from_url(
-            endpoint.url, max_connections=CONNECTIONS_MAX, **{**options, **tls, **_asked(endpoint)}
-        )
-        _refuse_what_cannot_be_used(redis, endpoint)
-    except (TypeError, ValueError, OSError, RedisError) as exc:
-        raise ValueError(str(exc)) from None
-    return RedisLink(redis)
+        options |= {name: path for name, path in files.items() if path}
+    return options
 
 
-def _asked(endpoint: Endpoint) -> dict[str, Any]:
+def asked(endpoint: Endpoint) -> dict[str, Any]:
     """The URL's options as redis-py wants them. Times are cut to ours, which the end of the process waits for."""
-    asked: dict[str, Any] = {**parse_url(f"redis://?{endpoint.options}")}
+    given: dict[str, Any] = {**parse_url(f"redis://?{endpoint.options}")}
     for name in ("socket_timeout", "socket_connect_timeout"):
-        if name in asked:
-            asked[name] = min(asked[name], LOST_AFTER_S)
-    return asked
+        if name in given:
+            given[name] = min(given[name], LOST_AFTER_S)
+    return given
 
 
-def _through_sentinel(endpoint: Endpoint, options: dict[str, Any], tls: dict[str, Any]) -> RedisLink:
+def _through_sentinel(endpoint: Endpoint, options: dict[str, Any]) -> RedisLink:
     """Ask Sentinels for the master. What the URL says wins over ours, as it does without Sentinels."""
-    asked = _asked(endpoint)
-    own = {name: asked.pop(f"sentinel_{name}", None) for name in ("username", "password")}
-    if endpoint.tls:
-        tls = {"ssl": True, **tls}
+    given = asked(endpoint)
+    own = {name: given.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     both = {
         **options,
-        **tls,
-        **{name: value for name, value in asked.items() if name.startswith(("socket_", "ssl_"))},
+        **({"ssl": True} if endpoint.tls else {}),
+        **{name: value for name, value in given.items() if name.startswith(("socket_", "ssl_"))},
     }
     sentinel = Sentinel(endpoint.nodes, sentinel_kwargs={**both, **own}, **both)  # type: ignore[no-untyped-call]
     for_redis = {
-        "max_connections": CONNECTIONS_MAX,
         "db": endpoint.db,
         "username": endpoint.username,
         "password": endpoint.password,
-        **asked,
+        **given,
     }
     redis: Redis = sentinel.master_for(endpoint.service, **for_redis)
     for client in (redis, *sentinel.sentinels):
-        _refuse_what_cannot_be_used(client, endpoint)
+        refuse_what_cannot_be_used(client, endpoint)
     return RedisLink(redis, sentinel)
 
 
-def _refuse_what_cannot_be_used(client: Redis, endpoint: Endpoint) -> None:
+def refuse_what_cannot_be_used(client: Redis, endpoint: Endpoint) -> None:
     """Make a connection and throw it away: it refuses options that it does not know, and files that it cannot read."""
     connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     if endpoint.tls:
@@ -234,5 +245,5 @@ KINDS: tuple[tuple[L2Failure, tuple[type[BaseException], ...]], ...] = (
     ("loading", (BusyLoadingError,)),
     ("readonly", (ReadOnlyError,)),
     ("memory", (OutOfMemoryError,)),
-    ("cluster", (MovedError,)),
+    ("cluster", (MovedError, ClusterDownError, TryAgainError)),
 )

@@ -8,17 +8,21 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 import msgspec
 
-SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+SCHEMES = (
+    "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
+)  # fmt: skip
 ACCEPTED = (
     "redis://, rediss:// (TLS) or unix:// as redis-py reads them, "
-    "or redis+sentinel://[user:password@]host:port[,host:port…]/service[/db]"
-    " (rediss+sentinel:// with TLS)"
+    "redis+sentinel://[user:password@]host:port[,host:port…]/service[/db], "
+    "or redis+cluster://[user:password@]host:port[,host:port…]"
+    " (rediss+sentinel:// and rediss+cluster:// with TLS)"
 )
 ENCODE = (
     "a character that has a meaning in URLs stands in it as it is; in user, password and options, percent-encode it: "
     "# as %23, ? as %3F, / as %2F, @ as %40, [ as %5B, % as %25, a blank as %20"
 )
 SENTINEL_PORT = 26379
+PORT = 6379
 # What may follow the `?`: options of redis-py that say how to reach a server.
 TAKEN = frozenset((
     "db", "username", "password", "client_name", "health_check_interval", "socket_connect_timeout",
@@ -43,14 +47,17 @@ class Endpoint(msgspec.Struct, frozen=True):
     url      as given but for its options, for redis-py; it may hold a password
     shown    the same without user and password, for logs and reports
     options  those after the `?` that count, still as a query string
-    The rest is set for a Sentinel alone: `nodes` are the Sentinels, the others say
-    which Redis to ask them for and how to enter it.
+    nodes    Sentinels, or servers of a cluster to begin with; empty for a single Redis
+    cluster  whether they are a cluster's
+    username, password  of Redis, where there are nodes; else they stand in `url`
+    service, db  which Redis to ask Sentinels for
     """
 
     url: str
     shown: str
     tls: bool
     nodes: tuple[tuple[str, int], ...] = ()
+    cluster: bool = False
     service: str = ""
     db: int = 0
     username: str | None = None
@@ -68,16 +75,17 @@ def read(url: str) -> Endpoint:
         raise ValueError(f"its scheme is none of {', '.join(SCHEMES)}; accepted: {ACCEPTED}")
     _refuse_raw_characters(url, parts)
     tls = parts.scheme.startswith("rediss")
-    sentinel = parts.scheme.endswith("+sentinel")
-    options = _options(parts.query, TAKEN | TAKEN_BY_SENTINELS if sentinel else TAKEN)
-    if sentinel:
-        return _sentinel(parts, tls, options)
+    if parts.scheme.endswith("+sentinel"):
+        return _sentinel(parts, tls, _options(parts.query, TAKEN | TAKEN_BY_SENTINELS))
+    if parts.scheme.endswith("+cluster"):
+        return _cluster(parts, tls, _options(parts.query, TAKEN - {"db"}))
+    options = _options(parts.query, TAKEN)
     if parts.scheme == "unix":
         if not parts.path or (parts.netloc and not parts.netloc.endswith("@")):
             raise ValueError("it names no socket by its whole path; accepted: unix:///path/to/redis.sock")
         return Endpoint(parts._replace(query="").geturl(), f"unix://{parts.path}", tls, options=options)
     try:
-        port = parts.port or 6379
+        port = parts.port or PORT
     except ValueError:
         raise ValueError(f"its port is not a number up to 65535, or {ENCODE}") from None
     if not re.fullmatch(r"(?:/\d*)?", parts.path):
@@ -132,26 +140,50 @@ def _over_0(value: str) -> bool:
 
 
 def _sentinel(parts: SplitResult, tls: bool, options: str) -> Endpoint:
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service or not re.fullmatch(r"\d*", db):
+        raise ValueError(
+            f"after the Sentinels come the name of the service and perhaps a database; accepted: {ACCEPTED}"
+        )
+    return _several(
+        parts, tls, options, "a Sentinel", SENTINEL_PORT, service=unquote(service), db=int(db or 0)
+    )
+
+
+def _cluster(parts: SplitResult, tls: bool, options: str) -> Endpoint:
+    if parts.path not in ("", "/", "/0"):
+        raise ValueError(f"a Redis Cluster has database 0 alone, so no path follows; accepted: {ACCEPTED}")
+    return _several(parts._replace(path=""), tls, options, "a server of the cluster", PORT, cluster=True)
+
+
+def _several(
+    parts: SplitResult,
+    tls: bool,
+    options: str,
+    what: str,
+    port: int,
+    *,
+    cluster: bool = False,
+    service: str = "",
+    db: int = 0,
+) -> Endpoint:
+    """An endpoint of several places, each `host` or `host:port`. Raises `ValueError`, which calls one `what`."""
     credentials, _, places = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
     nodes = []
     for place in places.split(","):
         found = _NODE.fullmatch(place)
         if not found or int(found["port"] or 0) > 65535:
-            raise ValueError(f"a Sentinel is not written as host:port; accepted: {ACCEPTED}")
-        nodes.append((found["host"].strip("[]"), int(found["port"] or SENTINEL_PORT)))
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service or not re.fullmatch(r"\d*", db):
-        raise ValueError(
-            f"after the Sentinels come the name of the service and perhaps a database; accepted: {ACCEPTED}"
-        )
+            raise ValueError(f"{what} is not written as host:port; accepted: {ACCEPTED}")
+        nodes.append((found["host"].strip("[]"), int(found["port"] or port)))
     return Endpoint(
         parts._replace(query="").geturl(),
         f"{parts.scheme}://{places}{parts.path}",
         tls,
         nodes=tuple(nodes),
-        service=unquote(service),
-        db=int(db or 0),
+        cluster=cluster,
+        service=service,
+        db=db,
         username=unquote(username) or None,
         password=unquote(password) or None,
         options=options,

@@ -121,7 +121,8 @@ class Settings(msgspec.Struct, frozen=True):
         str,
         _doc(
             "Redis behind the in-process cache, shared by instances; empty: none. redis://, rediss:// (TLS), "
-            "unix://, or redis+sentinel://[user:password@]host:port[,host:port…]/service[/db] (rediss+sentinel:// "
+            "unix://, redis+sentinel://[user:password@]host:port[,host:port…]/service[/db], or "
+            "redis+cluster://[user:password@]host:port[,host:port…] (rediss+sentinel:// and rediss+cluster:// "
             "with TLS)."
         ),
     ] = ""

@@ -45,12 +45,27 @@ class L1Statistics(msgspec.Struct, frozen=True):
     size_max: int
 
 
+class ShardStatistics(msgspec.Struct, frozen=True):
+    """How one server of the shared cache level fares.
+
+    trouble  why it is not used, for people; None while all is well
+    size     keys in its database, whoever's they are; None where unknown
+    open     which breakers are open: not asked for the moment
+    """
+
+    address: str
+    trouble: str | None
+    size: int | None
+    open: Mapping[str, bool]
+
+
 class L2Statistics(msgspec.Struct, frozen=True):
     """How the shared cache level fares since the start.
 
-    trouble     why it is not used, for people; None while all is well
+    trouble     why it is not used in full, for people; None while all is well
     size        keys in the Redis database, whoever's they are; None where unknown
-    open        which breakers are open: not asked for the moment
+    shards      the servers that have the keys: one, or those of a cluster
+    open        on how many servers a breaker is open: not asked for the moment
     errors, rejected, dropped   counts by kind or reason
     mean_ms     milliseconds of an average round trip, by operation; None where there was none
     """
@@ -58,7 +73,8 @@ class L2Statistics(msgspec.Struct, frozen=True):
     address: str
     trouble: str | None
     size: int | None
-    open: Mapping[str, bool]
+    shards: tuple[ShardStatistics, ...]
+    open: Mapping[str, int]
     errors: Mapping[L2Failure, int]
     rejected: Mapping[L2Reject, int]
     dropped: Mapping[L2Drop, int]

@@ -208,11 +208,17 @@ class Telemetry:
             return unknown if found is None else found
 
         self._cache_size.labels("L2").set_function(size)
-        self._gauge("l2_healthy", "1 when Redis can be read and written.").set_function(
+        self._gauge("l2_healthy", "1 when Redis can be read and written, all its shards.").set_function(
             lambda: read().healthy
         )
+        self._gauge(
+            "l2_shards", "Redis servers that have the keys: 1, or those of a cluster; 0 until they are known."
+        ).set_function(lambda: len(read().shards))
+        self._gauge("l2_shards_up", "Those of them that can be read and written.").set_function(
+            lambda: sum(shard.trouble is None for shard in read().shards)
+        )
         breakers = self._gauge(
-            "l2_breaker_open", "1 while Redis is not used, because it failed repeatedly.", "breaker"
+            "l2_breaker_open", "Redis servers that are not used, because they failed repeatedly.", "breaker"
         )
         breakers.labels("reads").set_function(lambda: read().open["reads"])
         breakers.labels("writes").set_function(lambda: read().open["writes"])

@@ -212,16 +212,30 @@ class ShadowCheck(msgspec.Struct, frozen=True):
     error: str | None
 
 
+BreakerState = Literal["closed", "open"]
+
+
+class ShardCheck(msgspec.Struct, frozen=True):
+    """How one Redis server of the shared cache level fares. `size` counts every key in its database."""
+
+    address: str
+    trouble: str | None
+    breakers: dict[str, BreakerState]
+    size: int | None
+
+
 class L2Check(msgspec.Struct, frozen=True):
     """How the shared cache level fares since the start.
 
-    breakers    `open` is not used for the moment
+    breakers    `open` is not used for the moment, on one server or more
+    shards      the servers that have the keys: one, or those of a cluster
     latency_ms  of an average round trip, by operation
     """
 
     address: str
     trouble: str | None
-    breakers: dict[str, Literal["closed", "open"]]
+    breakers: dict[str, BreakerState]
+    shards: list[ShardCheck]
     latency_ms: dict[L2Operation, float | None]
     errors: dict[L2Failure, int]
     rejected_values: dict[L2Reject, int]

@@ -20,7 +20,7 @@ from handler.follow import Followed, Follower
 from handler.gateway import Gateway
 from handler.health import Health
 from handler.keys import Keyring
-from handler.l2 import L2
+from handler.l2 import L2, OneServer, Servers
 from handler.log import Log
 from handler.machine import usable_cpus
 from handler.model_holder import ModelHolder, Serving
@@ -36,7 +36,6 @@ from handler.tracing import Tracer
 if TYPE_CHECKING:
     from handler.model import Router
     from handler.otlp import Exporter
-    from handler.redis_link import RedisLink
 
 # A start waits so long for a file of keys.
 KEYS_READ_S = 5.0
@@ -237,17 +236,21 @@ def open_keyring(name: str, given: str, file: str) -> Keyring | None:
         raise SettingsError(f"{name}_FILE: {file}: {exc}") from None
 
 
-def open_link(settings: Settings) -> "RedisLink":
+def open_servers(settings: Settings) -> Servers:
     """Prepare to speak to Redis; nothing is sent. Raises `SettingsError` when the settings do not allow it."""
-    from handler import redis_link  # tens of milliseconds that only Redis is worth
+    # Tens of milliseconds that only Redis is worth.
+    from handler import redis_cluster, redis_link
 
+    endpoint = redis_url.read(settings.redis_url)
+    files = {
+        "ca_file": settings.redis_ca_file,
+        "cert_file": settings.redis_cert_file,
+        "key_file": settings.redis_key_file,
+    }
     try:
-        return redis_link.open_link(
-            redis_url.read(settings.redis_url),
-            ca_file=settings.redis_ca_file,
-            cert_file=settings.redis_cert_file,
-            key_file=settings.redis_key_file,
-        )
+        if endpoint.cluster:
+            return redis_cluster.open_cluster(endpoint, **files)
+        return OneServer(redis_link.open_link(endpoint, **files), endpoint.shown)
     except ValueError as exc:
         raise SettingsError(f"REDIS_URL, REDIS_*_FILE: Redis cannot be reached so: {exc}") from None
 
@@ -272,7 +275,7 @@ def open_export(
 def open_l2(settings: Settings, telemetry: Telemetry, log: Log) -> L2:
     """Prepare the shared cache level. Raises `SettingsError`; that Redis is away is no error."""
     l2 = L2(
-        open_link(settings),
+        open_servers(settings),
         address=redis_url.read(settings.redis_url).shown,
         timeout_s=settings.cache_l2_timeout_ms / 1000,
         ttl_s=settings.cache_l2_ttl_sec,

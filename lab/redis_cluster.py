@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -39,6 +40,7 @@ class RedisCluster:
 
     options          for every server, as redis-server takes them
     password         of every server; none where it is empty
+    tls              files `ca`, `cert` and `key`: the servers' only way in is then TLS, with a client's certificate
     node_timeout_ms  after which the servers take one of them for lost. A fail-over takes about twice that
     Raises `FileNotFoundError` where there is no redis-cli, which makes the cluster.
     """
@@ -51,6 +53,7 @@ class RedisCluster:
         replicas: int = 1,
         password: str = "",
         node_timeout_ms: int = 1000,
+        tls: Mapping[str, Path] | None = None,
     ) -> None:
         self._cli = cli()
         self._shards = shards
@@ -64,8 +67,14 @@ class RedisCluster:
         ]
         if password:
             self._options += ["--requirepass", password, "--masterauth", password]
+        self.tls = tls
+        if tls:
+            self._options += ["--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "yes"]
+            for option, file in (("cert-file", "cert"), ("key-file", "key"), ("ca-cert-file", "ca")):
+                self._options += [f"--tls-{option}", str(tls[file])]
         self.folder = folder
         self.servers: list[RedisServer] = []
+        self._tls_ports: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -84,7 +93,12 @@ class RedisCluster:
     def url(self) -> str:
         """As `REDIS_URL` takes it; it names the first three servers."""
         entry = f":{self.password}@" if self.password else ""
-        return f"redis+cluster://{entry}" + ",".join(f"127.0.0.1:{one.port}" for one in self.servers[:3])
+        places = ",".join(f"127.0.0.1:{self.port(server)}" for server in self.servers[:3])
+        return f"redis{'s' if self.tls else ''}+cluster://{entry}{places}"
+
+    def port(self, server: RedisServer) -> int:
+        """At which the cluster reaches a server, and says that it is reached."""
+        return self._tls_ports.get(server.port, server.port)
 
     def start(self) -> None:
         """Start the servers and make a cluster of them; returns when every key has a primary, and that a replica."""
@@ -95,7 +109,12 @@ class RedisCluster:
     def add_server(self) -> RedisServer:
         """Start a server that belongs to no cluster yet."""
         # Their talk among themselves would else take the port 10,000 higher, which may not exist.
-        server = RedisServer(self.folder, *self._options, "--cluster-port", str(free_port()))
+        ports = ["--cluster-port", str(free_port())]
+        if self.tls:
+            ports += ["--tls-port", str(free_port())]
+        server = RedisServer(self.folder, *self._options, *ports)
+        if self.tls:
+            self._tls_ports[server.port] = int(ports[-1])
         server.password = self.password or None
         server.start()
         self.servers.append(server)
@@ -103,7 +122,7 @@ class RedisCluster:
 
     def create(self) -> None:
         self.cli(
-            *("--cluster", "create", *(f"127.0.0.1:{server.port}" for server in self.servers)),
+            *("--cluster", "create", *(f"127.0.0.1:{self.port(server)}" for server in self.servers)),
             *("--cluster-replicas", str(self._replicas), "--cluster-yes"),
         )
         eventually(self.whole, "a whole cluster", within_s=60)
@@ -115,8 +134,19 @@ class RedisCluster:
     def cli(self, *arguments: str) -> str:
         """What redis-cli prints. Raises `AssertionError` with it where it failed."""
         secret = {"REDISCLI_AUTH": self.password} if self.password else {}
+        entry: list[str | Path] = []
+        if self.tls:
+            entry = [
+                "--tls",
+                "--cacert",
+                self.tls["ca"],
+                "--cert",
+                self.tls["cert"],
+                "--key",
+                self.tls["key"],
+            ]
         told = subprocess.run(
-            [self._cli, *arguments],
+            [self._cli, *entry, *arguments],
             capture_output=True,
             text=True,
             timeout=120,
@@ -128,7 +158,8 @@ class RedisCluster:
         return told.stdout
 
     def server(self, port: int) -> RedisServer:
-        return next(server for server in self.servers if server.port == port)
+        """Whom the cluster reaches at a port."""
+        return next(server for server in self.servers if self.port(server) == port)
 
     def nodes(self, asked: RedisServer | None = None) -> list[Node]:
         """The cluster as one of its servers sees it; as the first that answers does when none is named."""

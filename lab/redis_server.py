@@ -41,6 +41,7 @@ class RedisServer:
         self.password: str | None = None
         self._sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
+        self._frozen = False
         self._admin: redis.Redis | None = None
 
     @property
@@ -54,7 +55,8 @@ class RedisServer:
 
     @property
     def running(self) -> bool:
-        return self._process is not None
+        """Whether it was started, and neither killed nor frozen since."""
+        return self._process is not None and not self._frozen
 
     def start(self, *options: str, wait: bool = True) -> None:
         if self._sentinel:  # rewrites its own configuration, so it needs a file
@@ -95,14 +97,17 @@ class RedisServer:
         self._process.send_signal(number)
 
     def freeze(self) -> None:
+        self._frozen = True
         self.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self._frozen = False
         self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it as a crash would."""
         self.forget()
+        self._frozen = False
         if self._process is not None:
             self._process.kill()
             self._process.wait()

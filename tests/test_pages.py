@@ -178,7 +178,7 @@ def declared() -> set[str]:
         lambda: ModelStatistics(loaded=True, path="models", training_mix={"closed_qa": 1.0})
     )
     telemetry.watch_l2(
-        lambda: L2Statistics("redis://cache", None, 0, {"reads": False, "writes": False}, {}, {}, {}, {})
+        lambda: L2Statistics("redis://cache", None, 0, (), {"reads": 0, "writes": 0}, {}, {}, {}, {})
     )
     telemetry.watch_policy(
         lambda: PolicyStatistics("tasks", None, None, 0.7, {"fast": 0.3, "slow": 1.0}, {}, {}, (), None)

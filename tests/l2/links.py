@@ -1,9 +1,10 @@
 """A Link that keeps entries in a dict and fails on command: the fake edge of `L2`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from handler.l2 import LinkError
+from handler.entries import PROBE
+from handler.shard import Elsewhere, LinkError
 
 
 class FakeLink:
@@ -13,6 +14,8 @@ class FakeLink:
     hold    when set, look-ups wait for it
     reads_fail, writes_fail, refuse   what to raise, or to refuse each entry with
     """
+
+    probe = PROBE
 
     def __init__(self) -> None:
         self.entries: dict[bytes, bytes] = {}
@@ -27,7 +30,9 @@ class FakeLink:
         if self.reads_fail:
             raise self.reads_fail
 
-    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get_many(
+        self, keys: Sequence[bytes], asking: Collection[bytes] = ()
+    ) -> Sequence[bytes | Elsewhere | None]:
         self.trips.append(("get", list(keys)))
         await asyncio.sleep(0)
         if self.hold:
@@ -36,7 +41,9 @@ class FakeLink:
             raise self.reads_fail
         return [self.entries.get(key) for key in keys]
 
-    async def set_many(self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float) -> list[LinkError | None]:
+    async def set_many(
+        self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float, asking: Collection[bytes] = ()
+    ) -> Sequence[LinkError | Elsewhere | None]:
         self.trips.append(("set", [key for key, _ in entries]))
         await asyncio.sleep(0)
         if self.writes_fail:

@@ -1,85 +1,25 @@
 """How `L2` behaves: on a fake link in virtual time, and the same on a real Redis where time does not matter."""
 
 import asyncio
-import io
-import json
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import pytest
 
-from handler.entries import PROBE, key
-from handler.l2 import KEYS_MAX, L2, WRITES_MAX, Link, LinkError
-from handler.log import Log
-from handler.policy import Scores
+from handler.entries import PROBE
 from handler.redis_link import open_link
 from handler.redis_url import read
-from handler.statistics import L2Failure, L2Reject, L2Statistics
+from handler.shard import KEYS_MAX, WRITES_MAX, Elsewhere, Link, LinkError
+from handler.statistics import L2Failure, L2Reject
 from lab.redis_server import RedisServer
 from tests import virtual
 from tests.l2.links import FakeLink
-
-BUDGET_S = 0.02
-SCORES = Scores.of([0.25, 0.75])
-
-
-def name(i: int) -> bytes:
-    return key("0123456789ab", i.to_bytes(16, "big"))
-
-
-def scores(i: int) -> Scores:
-    return Scores.of([i / 1024, 1 - i / 1024])
-
-
-class Rig:
-    """An `L2` that runs, its link, and what it has logged."""
-
-    def __init__(self, link: Link, *, timeout_s: float = BUDGET_S, ttl_s: float = 3600.0) -> None:
-        self.log = io.StringIO()
-        self.l2 = L2(link, address="redis://test", timeout_s=timeout_s, ttl_s=ttl_s, log=Log(self.log))
-
-    @property
-    def counts(self) -> L2Statistics:
-        return self.l2.statistics()
-
-    def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.log.getvalue().splitlines()]
-
-
-@asynccontextmanager
-async def running(link: Link, **settings: float) -> AsyncIterator[Rig]:
-    rig = Rig(link, **settings)
-    task = asyncio.create_task(rig.l2.run())
-    try:
-        await before_long(lambda: rig.l2.healthy)
-        yield rig
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+from tests.l2.rig import BUDGET_S, SCORES, Rig, alone, name, running, scores, written
 
 
 def virtually(story: Callable[[FakeLink], Coroutine[Any, Any, None]]) -> None:
     virtual.run(story(FakeLink()))
-
-
-async def before_long(true: Callable[[], bool]) -> None:
-    """Poll, bounded, in whatever time the loop keeps."""
-    for _ in range(10_000):
-        if true():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never came true")
-
-
-async def written(rig: Rig, entry: bytes) -> None:
-    """Wait until this can be looked up, and with it all that was put before."""
-    for _ in range(10_000):
-        if await rig.l2.get(entry, 2) is not None:
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it was never written")
 
 
 # The same on the fake and on the real thing.
@@ -95,7 +35,7 @@ async def link(request: pytest.FixtureRequest) -> AsyncIterator[Link]:
 
 
 async def test_what_was_put_is_got(link: Link) -> None:
-    async with running(link, timeout_s=5) as rig:
+    async with running(alone(link), timeout_s=5) as rig:
         rig.l2.put(name(1), SCORES)
         await written(rig, name(1))
 
@@ -107,12 +47,12 @@ async def test_what_was_put_is_got(link: Link) -> None:
 
 
 async def test_what_was_never_put_is_not_got(link: Link) -> None:
-    async with running(link, timeout_s=5) as rig:
+    async with running(alone(link), timeout_s=5) as rig:
         assert await rig.l2.get(name(1), 2) is None
 
 
 async def test_many_look_ups_at_once_get_each_their_own(link: Link) -> None:
-    async with running(link, timeout_s=5) as rig:
+    async with running(alone(link), timeout_s=5) as rig:
         for i in range(600):
             rig.l2.put(name(i), scores(i))
         await written(rig, name(599))
@@ -125,7 +65,7 @@ async def test_many_look_ups_at_once_get_each_their_own(link: Link) -> None:
 async def test_a_caller_who_leaves_never_hands_its_answer_to_another(link: Link) -> None:
     """A redis-py command that is cancelled may leave its answer on the connection."""
     dice = random.Random(7)
-    async with running(link, timeout_s=5) as rig:
+    async with running(alone(link), timeout_s=5) as rig:
         for i in range(200):
             rig.l2.put(name(i), scores(i))
         await written(rig, name(199))
@@ -151,7 +91,7 @@ async def test_a_caller_who_leaves_never_hands_its_answer_to_another(link: Link)
 
 
 async def test_what_is_still_to_be_written_is_written_at_the_end(link: Link) -> None:
-    async with running(link, timeout_s=5) as rig:
+    async with running(alone(link), timeout_s=5) as rig:
         rig.l2.put(name(1), SCORES)
 
     assert rig.counts.dropped == {"full": 0, "unavailable": 0, "failed": 0}
@@ -163,7 +103,7 @@ async def test_what_is_still_to_be_written_is_written_at_the_end(link: Link) -> 
 
 def test_look_ups_of_one_moment_share_a_round_trip() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.trips.clear()
             await asyncio.gather(*(rig.l2.get(name(i), 2) for i in range(50)))
             assert link.trips == [("get", [name(i) for i in range(50)])]
@@ -173,7 +113,7 @@ def test_look_ups_of_one_moment_share_a_round_trip() -> None:
 
 def test_look_ups_that_come_while_one_is_under_way_share_the_next() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.trips.clear()
             link.hold = asyncio.Event()
             first = asyncio.create_task(rig.l2.get(name(0), 2))
@@ -189,7 +129,7 @@ def test_look_ups_that_come_while_one_is_under_way_share_the_next() -> None:
 
 def test_no_round_trip_carries_more_keys_than_its_bound() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.trips.clear()
             await asyncio.gather(*(rig.l2.get(name(i), 2) for i in range(KEYS_MAX + 1)))
             assert [len(keys) for _, keys in link.trips] == [KEYS_MAX, 1]
@@ -200,7 +140,7 @@ def test_no_round_trip_carries_more_keys_than_its_bound() -> None:
 def test_a_look_up_costs_its_budget_at_most() -> None:
     async def story(link: FakeLink) -> None:
         loop = asyncio.get_running_loop()
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.hold = asyncio.Event()
             asked_at = loop.time()
             assert await rig.l2.get(name(0), 2) is None
@@ -213,7 +153,7 @@ def test_a_look_up_costs_its_budget_at_most() -> None:
 def test_who_waits_behind_a_late_round_trip_is_let_go_with_it() -> None:
     async def story(link: FakeLink) -> None:
         loop = asyncio.get_running_loop()
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.hold = asyncio.Event()
             first = asyncio.create_task(rig.l2.get(name(0), 2))
             await asyncio.sleep(0.015)
@@ -229,7 +169,7 @@ def test_who_waits_behind_a_late_round_trip_is_let_go_with_it() -> None:
 def test_while_a_round_trip_is_late_no_query_waits_at_all() -> None:
     async def story(link: FakeLink) -> None:
         loop = asyncio.get_running_loop()
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.hold = asyncio.Event()
             await rig.l2.get(name(0), 2)
             asked_at = loop.time()
@@ -242,7 +182,7 @@ def test_while_a_round_trip_is_late_no_query_waits_at_all() -> None:
 
 def test_one_late_answer_does_not_end_the_use_of_redis() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             rig.l2.put(name(0), SCORES)
             await asyncio.sleep(0.1)
             link.hold = asyncio.Event()
@@ -260,7 +200,7 @@ def test_an_answer_that_waits_in_the_socket_when_time_is_up_is_no_late_answer() 
 
     async def story(link: FakeLink) -> None:
         loop = asyncio.get_running_loop()
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             rig.l2.put(name(0), SCORES)
             await asyncio.sleep(0.1)
             link.hold = asyncio.Event()
@@ -273,7 +213,7 @@ def test_an_answer_that_waits_in_the_socket_when_time_is_up_is_no_late_answer() 
 
 def test_while_the_breaker_is_open_nothing_is_asked_for_queries() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.reads_fail = LinkError("connection", "refused")
             for i in range(3):
                 await rig.l2.get(name(i), 2)
@@ -288,18 +228,18 @@ def test_while_the_breaker_is_open_nothing_is_asked_for_queries() -> None:
 
 def test_a_loss_is_noticed_without_a_single_query() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.reads_fail = LinkError("connection", "refused")
             await asyncio.sleep(1.5)
             assert not rig.l2.healthy
-            assert rig.l2.size is None
+            assert rig.counts.size is None
 
     virtually(story)
 
 
 def test_it_is_used_again_within_two_seconds_of_its_return() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.reads_fail = LinkError("connection", "refused")
             await asyncio.sleep(3600)
             link.reads_fail = None
@@ -311,7 +251,7 @@ def test_it_is_used_again_within_two_seconds_of_its_return() -> None:
 
 def test_an_hour_without_redis_is_two_lines_of_log() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.reads_fail = LinkError("connection", "refused")
             await asyncio.sleep(3600)
             link.reads_fail = None
@@ -335,7 +275,7 @@ def test_an_hour_of_failures_that_take_turns_is_a_line_for_each_kind() -> None:
 
     async def story() -> None:
         link = Fickle()
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.reads_fail = LinkError("connection", "refused")
             await asyncio.sleep(3600)
             assert link.turn > 1000
@@ -348,7 +288,7 @@ def test_an_hour_of_failures_that_take_turns_is_a_line_for_each_kind() -> None:
 
 def test_a_loss_that_comes_back_is_logged_again() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             for _ in range(2):
                 link.reads_fail = LinkError("connection", "refused")
                 await asyncio.sleep(10)
@@ -361,7 +301,7 @@ def test_a_loss_that_comes_back_is_logged_again() -> None:
 
 def test_a_redis_that_refuses_writes_still_serves_hits() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             rig.l2.put(name(0), SCORES)
             await asyncio.sleep(0.1)
             link.refuse = LinkError("memory", "OOM")
@@ -377,7 +317,7 @@ def test_a_redis_that_refuses_writes_still_serves_hits() -> None:
 
 def test_refused_writes_start_again_by_themselves() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.refuse = LinkError("readonly", "READONLY")
             for i in range(9):
                 rig.l2.put(name(i), SCORES)
@@ -392,7 +332,7 @@ def test_refused_writes_start_again_by_themselves() -> None:
 
 def test_every_write_that_does_not_happen_is_counted() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.writes_fail = LinkError("timeout", "late")
             for i in range(100):
                 rig.l2.put(name(i), SCORES)
@@ -404,7 +344,7 @@ def test_every_write_that_does_not_happen_is_counted() -> None:
 
 def test_a_full_buffer_drops_what_comes_and_counts_it() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             for i in range(WRITES_MAX + 5):
                 rig.l2.put(name(i), SCORES)
             assert rig.counts.dropped["full"] == 5
@@ -414,7 +354,7 @@ def test_a_full_buffer_drops_what_comes_and_counts_it() -> None:
 
 def test_writes_of_a_moment_share_round_trips() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.trips.clear()
             for i in range(100):
                 rig.l2.put(name(i), SCORES)
@@ -429,7 +369,7 @@ def test_writes_of_a_moment_share_round_trips() -> None:
 )
 def test_a_foreign_value_is_a_counted_miss(value: bytes, reason: L2Reject) -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.entries[name(0)] = value
             assert await rig.l2.get(name(0), 2) is None
             assert rig.counts.rejected[reason] == 1
@@ -444,7 +384,7 @@ def test_a_foreign_value_is_a_counted_miss(value: bytes, reason: L2Reject) -> No
 )
 def test_a_value_that_is_no_bytes_is_a_counted_miss(value: object) -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.entries[name(0)] = value  # type: ignore[assignment]
             assert await rig.l2.get(name(0), 2) is None
             assert rig.counts.rejected["corrupt"] == 1
@@ -455,14 +395,16 @@ def test_a_value_that_is_no_bytes_is_a_counted_miss(value: object) -> None:
 @pytest.mark.parametrize("given", [[], [None] * 3])
 def test_another_number_of_values_than_keys_is_a_miss(given: list[None]) -> None:
     class Miscounting(FakeLink):
-        async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        async def get_many(
+            self, keys: Sequence[bytes], asking: Collection[bytes] = ()
+        ) -> Sequence[bytes | Elsewhere | None]:
             return list(given)
 
     async def story() -> None:
-        rig = Rig(Miscounting())
+        rig = Rig(alone(Miscounting()))
         task = asyncio.create_task(rig.l2.run())
         await asyncio.sleep(1)
-        rig.l2.reads.succeeded()
+        rig.l2._shards["redis://test"].reads.succeeded()
 
         assert await rig.l2.get(name(0), 2) is None
 
@@ -476,14 +418,16 @@ def test_a_bug_in_the_link_is_a_miss_and_not_the_end() -> None:
     class Broken(FakeLink):
         bug = False
 
-        async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        async def get_many(
+            self, keys: Sequence[bytes], asking: Collection[bytes] = ()
+        ) -> Sequence[bytes | Elsewhere | None]:
             if self.bug:
                 raise RuntimeError("nobody thought of this")
-            return await super().get_many(keys)
+            return await super().get_many(keys, asking)
 
     async def story() -> None:
         link = Broken()
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             link.bug = True
             assert await rig.l2.get(name(0), 2) is None
             await asyncio.sleep(5)
@@ -495,7 +439,7 @@ def test_a_bug_in_the_link_is_a_miss_and_not_the_end() -> None:
 
 def test_no_query_pays_for_the_first_connection() -> None:
     async def story() -> None:
-        rig = Rig(FakeLink())
+        rig = Rig(alone(FakeLink()))
         assert await rig.l2.get(name(0), 2) is None
 
     virtual.run(story())
@@ -507,7 +451,9 @@ def test_a_link_that_swallows_a_cancellation_does_not_keep_the_process_alive() -
     class Deaf(FakeLink):
         deaf = True
 
-        async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        async def get_many(
+            self, keys: Sequence[bytes], asking: Collection[bytes] = ()
+        ) -> Sequence[bytes | Elsewhere | None]:
             try:
                 await asyncio.sleep(1)
             except asyncio.CancelledError:
@@ -518,7 +464,7 @@ def test_a_link_that_swallows_a_cancellation_does_not_keep_the_process_alive() -
 
     async def story() -> None:
         link = Deaf()
-        task = asyncio.create_task(Rig(link).l2.run())
+        task = asyncio.create_task(Rig(alone(link)).l2.run())
         await asyncio.sleep(0.5)
         task.cancel()
         done, _ = await asyncio.wait([task], timeout=5)
@@ -531,13 +477,15 @@ def test_a_link_that_swallows_a_cancellation_does_not_keep_the_process_alive() -
 
 def test_a_write_that_the_end_interrupts_is_written_nevertheless() -> None:
     class Slow(FakeLink):
-        async def set_many(self, entries: Any, ttl_s: float) -> list[LinkError | None]:
+        async def set_many(
+            self, entries: Sequence[tuple[bytes, bytes]], ttl_s: float, asking: Collection[bytes] = ()
+        ) -> Sequence[LinkError | Elsewhere | None]:
             await asyncio.sleep(0.1)
-            return await super().set_many(entries, ttl_s)
+            return await super().set_many(entries, ttl_s, asking)
 
     async def story() -> None:
         link = Slow()
-        async with running(link) as rig:
+        async with running(alone(link)) as rig:
             rig.l2.put(name(0), SCORES)
             await asyncio.sleep(0.05)
         assert name(0) in link.entries
@@ -547,7 +495,7 @@ def test_a_write_that_the_end_interrupts_is_written_nevertheless() -> None:
 
 def test_the_link_is_closed_at_the_end() -> None:
     async def story(link: FakeLink) -> None:
-        async with running(link):
+        async with running(alone(link)):
             pass
         assert link.closed
 

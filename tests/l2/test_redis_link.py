@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from handler.cli import UNUSABLE, main
-from handler.l2 import LinkError
 from handler.redis_link import RedisLink, open_link
 from handler.redis_url import read
+from handler.shard import LinkError
 from lab.launch import eventually, free_port
 from lab.redis_server import RedisServer
 from tests.l2.certificates import certificates, unavailable

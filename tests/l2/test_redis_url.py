@@ -24,6 +24,8 @@ from handler.settings import SettingsError, from_env
         ("rediss+sentinel://a/svc?sentinel_password=hunter2", "rediss+sentinel://a/svc"),
         ("redis://ann:hunter%23%3F%2F2@h", "redis://h:6379"),
         ("unix://ann:hunter2@/run/redis.sock", "unix:///run/redis.sock"),
+        ("redis+cluster://ann:hunter2@a:1,b", "redis+cluster://a:1,b"),
+        ("rediss+cluster://:hunter2@a/0?ssl_check_hostname=false", "rediss+cluster://a"),
     ],
 )
 def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
@@ -35,6 +37,14 @@ def test_a_sentinel_url_names_sentinels_service_database_and_credentials() -> No
 
     assert endpoint.nodes == (("one", 26380), ("two", 26379), ("::1", 5))
     assert (endpoint.service, endpoint.db) == ("main", 4)
+    assert (endpoint.username, endpoint.password) == ("ann", "p@ss")
+
+
+def test_a_cluster_url_names_servers_and_credentials() -> None:
+    endpoint = read("rediss+cluster://ann:p%40ss@one:7000,two,[::1]:5")
+
+    assert endpoint.nodes == (("one", 7000), ("two", 6379), ("::1", 5))
+    assert (endpoint.cluster, endpoint.tls, endpoint.service) == (True, True, "")
     assert (endpoint.username, endpoint.password) == ("ann", "p@ss")
 
 
@@ -53,6 +63,11 @@ def test_a_sentinel_url_names_sentinels_service_database_and_credentials() -> No
         "redis+sentinel://:hunter2@one:26379/main/zero",
         "redis+sentinel://:hunter2@one:x/main",
         "redis+sentinel:///main",
+        "redis+cluster://",
+        "redis+cluster://:hunter2@one:x",
+        "redis+cluster://:hunter2@one:6379,",
+        "redis+cluster://:hunter2@one:6379/1",
+        "redis+cluster://:hunter2@one:6379/main",
         "redis://:hunter2\udcff@redis",
     ],
 )
@@ -82,6 +97,9 @@ def test_an_unreadable_url_stops_the_start_without_showing_it(url: str) -> None:
         pytest.param("redis+sentinel://u:123/hunter2@h:26379/svc", id="a / at a Sentinel"),
         pytest.param("redis+sentinel://u:1?hunter2@h:26379/svc", id="a ? at a Sentinel"),
         pytest.param("redis+sentinel://u:1#hunter2@h:26379/svc", id="a # at a Sentinel"),
+        pytest.param("redis+cluster://u:123/hunter2@h:6379", id="a / at a cluster"),
+        pytest.param("redis+cluster://u:1?hunter2@h:6379", id="a ? at a cluster"),
+        pytest.param("redis+cluster://u:1#hunter2@h:6379", id="a # at a cluster"),
         pytest.param("rediss://:1#hunter2@h", id="a # with TLS"),
         pytest.param("unix://:1#hunter2@/run/redis.sock", id="a # at a socket"),
         pytest.param("redis://:hun[ter2@h", id="a bracket"),
@@ -124,6 +142,12 @@ def test_a_socket_without_its_whole_path_is_refused(url: str) -> None:
 def test_an_option_that_is_not_known_is_refused_by_name(option: str) -> None:
     with pytest.raises(ValueError, match=f"option {option.partition('=')[0]} is not known"):
         read(f"redis://h?{option}")
+
+
+@pytest.mark.parametrize("option", ["db=0", "sentinel_password=hunter2"])
+def test_a_cluster_has_no_database_to_choose_and_no_sentinel(option: str) -> None:
+    with pytest.raises(ValueError, match=f"option {option.partition('=')[0]} is not known"):
+        read(f"redis+cluster://h?{option}")
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", ""])

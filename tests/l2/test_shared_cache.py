@@ -53,7 +53,7 @@ class Inside:
         assert l2 is not None
         before = self.metric("l2_operation_seconds_count", operation="set")
         await before_long(
-            lambda: self.metric("l2_operation_seconds_count", operation="set") > before and not l2._buffer
+            lambda: self.metric("l2_operation_seconds_count", operation="set") > before and not l2.unwritten
         )
 
 
