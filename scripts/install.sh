@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 kind=${1:?serve, dev, load or integrations}
 case $kind in
 serve) venv=.venv locks=(requirements/serve.txt) ;;
-dev) venv=.venv-dev locks=(requirements/dev.txt requirements/torch-cpu.txt requirements/torch.txt requirements/torch-accelerator.txt) ;;
+dev) venv=.venv-dev locks=(requirements/dev.txt requirements/torch-cpu.txt requirements/torch.txt) ;;
 load) venv=.venv-load locks=(requirements/load.txt) ;;
 integrations) venv=.venv-integrations locks=(requirements/integrations.txt) ;;
 litellm) venv=.venv-litellm locks=(requirements/litellm.txt) ;;
@@ -57,8 +57,8 @@ python=${PYTHON:-python3}
 }
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
-# The locks are complete and say all that is wanted: pip resolves nothing.
-locked() { pip install --quiet --no-deps --require-hashes "$@"; }
+# The locks are complete, so pip finds in them all that their members declare, or refuses.
+locked() { pip install --quiet --require-hashes "$@"; }
 
 # A Redis server (openssl makes certificates for its TLS tests): from the system's packages only
 # on CI, where nobody minds. Only what was installed here is stopped, not a Redis that was there.
@@ -85,12 +85,13 @@ echo "Installing into $venv …" >&2
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 rm -f "$venv/.installed"
 if [ "$kind" = dev ]; then
-    locked -r requirements/dev.txt
     # The CPU build where an index or PIP_FIND_LINKS has it: 0.2 GB. Else the usual one,
     # which does not start without its accelerator's libraries: 3 GB.
-    locked -r requirements/torch-cpu.txt 2>/dev/null ||
-        locked -r requirements/torch.txt -r requirements/torch-accelerator.txt
+    locked --no-deps -r requirements/torch-cpu.txt 2>/dev/null || locked -r requirements/torch.txt -r requirements/dev.txt
+    locked -r requirements/dev.txt
     redis_server
+elif [ "$kind" = serve ]; then
+    locked --no-deps -r requirements/serve.txt # what is left out, by name: requirements/not-served.txt
 else
     locked -r "${locks[0]}"
 fi
