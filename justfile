@@ -21,6 +21,7 @@ check: (_install "dev")
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
     {{ python }} -m mypy
+    {{ python }} -m vulture
     scripts/lint_operations.sh
 
 # Mend what can be mended: format, lint, and what is written from code (settings' table, dashboards, manifests)
@@ -100,9 +101,13 @@ drill *arguments: (_install "dev")
 dashboards *arguments: (_install "dev")
     {{ python }} monitoring/grafana/generate.py "$@"
 
-# Make the lock files anew, from requirements/*.in and pyproject.toml
-lock:
-    requirements/lock.sh
+# Build the documentation as a site into reports/site, every link and anchor checked
+docs: (_install "dev")
+    {{ python }} -m lab.docs
+
+# Make the lock files anew, from requirements/*.in and pyproject.toml (needs uv; `--upgrade`: newer versions of all)
+lock *arguments:
+    requirements/lock.sh "$@"
 
 _install kind:
     @scripts/install.sh {{ kind }}

@@ -10,16 +10,7 @@ import yaml
 
 from handler.errors import ERRORS
 from handler.settings import names
-from handler.statistics import (
-    BatcherStatistics,
-    ExportStatistics,
-    L1Statistics,
-    L2Statistics,
-    ModelStatistics,
-    PolicyStatistics,
-    ShadowStatistics,
-)
-from handler.telemetry import Telemetry
+from lab.docs import reference
 from lab.launch import ROOT
 from lab.ops import runbook
 from lab.ops.commands import REFERENCE
@@ -171,35 +162,9 @@ def test_every_metric_that_rules_and_dashboards_ask_for_is_declared() -> None:
 
 def declared() -> set[str]:
     """The names of all series of ours, without the prefix."""
-    telemetry = Telemetry()
-    telemetry.watch_batcher(lambda: BatcherStatistics(True, 1, 0, 0, 0.0, 32, 0.0))
-    telemetry.watch_l1(lambda: L1Statistics(0, 10))
-    telemetry.watch_model(
-        lambda: ModelStatistics(loaded=True, path="models", training_mix={"closed_qa": 1.0})
-    )
-    telemetry.watch_l2(
-        lambda: L2Statistics("redis://cache", None, 0, (), {"reads": 0, "writes": 0}, {}, {}, {}, {})
-    )
-    telemetry.watch_policy(
-        lambda: PolicyStatistics("tasks", None, None, 0.7, {"fast": 0.3, "slow": 1.0}, {}, {}, (), None)
-    )
-    telemetry.watch_shadow(
-        lambda: ShadowStatistics(
-            loaded=True,
-            path="models",
-            share=0.1,
-            routes={("0", "0"): 1},
-            tasks={("closed_qa", True): 1},
-            changes={("closed_qa", "coding"): 1},
-        )
-    )
-    telemetry.watch_export(
-        lambda: ExportStatistics({"metrics": True}, {("metrics", "failed"): 0}, {"full": 0})
-    )
-    telemetry.answered("0", "closed_qa", 0.9)
     return {
         sample.name.removeprefix("query_gateway_")
-        for family in telemetry.registry.collect()
+        for family in reference.families()
         for sample in family.samples
     }
 
