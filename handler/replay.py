@@ -59,15 +59,12 @@ class Replay:
     def add(self, path: Path, local: LocalRouter) -> None:
         """Route every row of a file. Raises `BadRows` before anything is computed."""
         check(path)
-        unread = 0
 
         def readable() -> Iterator[Row]:
-            nonlocal unread
             for row in read(path):
                 if row.text:
                     yield row
                 else:
-                    unread += 1
                     self._count(UNREAD, row.day, len(self.by_tier) - 1)
 
         bounds = self.policy.boundaries()

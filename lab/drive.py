@@ -74,7 +74,6 @@ class Outcome:
     hits_s, misses_s, refusals_s  seconds from the moment due to the answer's last byte
     lost        had no answer, or the connection broke
     took_s      the span in which queries were sent
-    drained_s   how long after it the last answer came
     behind_s    how late the driver itself was, at worst
     """
 
@@ -86,7 +85,6 @@ class Outcome:
     without_retry_after: int = 0
     lost: int = 0
     took_s: float = 0.0
-    drained_s: float = 0.0
     behind_s: float = 0.0
 
     @property
@@ -211,7 +209,6 @@ class Driver:
         while self._under_way and time.perf_counter() < silent_since + ANSWER_WITHIN_S:
             if self._poll(LOOK_EVERY_S):
                 silent_since = time.perf_counter()
-        self.seen.drained_s = max(0.0, time.perf_counter() - began - self.seen.took_s)
         for connection in [c for c in self._all.values() if c.due]:
             self._lose(connection)
         return self.seen

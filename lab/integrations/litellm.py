@@ -26,7 +26,7 @@ SHORT = "Translate to French: good morning, my friends."
 PROMPTS = [text.format(n=n) for n in range(20) for text in (EASY + HARD)][:200]
 STARTED_WITHIN_S = 150.0
 CALLERS = 8
-CAUSE, TIER = "x-litellm-complexity-router-cause", "x-litellm-complexity-router-tier"
+CAUSE = "x-litellm-complexity-router-cause"
 OURS = "jev_classifier"
 # What else is configured beside the recipe: LiteLLM's own labels, and its own list of keywords to measure against.
 BESIDE = """\

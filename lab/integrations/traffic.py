@@ -67,10 +67,6 @@ class Chat:
     path: str = PATH
     stream: bool = False
 
-    @property
-    def forged(self) -> bool:
-        return self.kind == "forged"
-
 
 @dataclass(frozen=True)
 class Came:
