@@ -137,6 +137,13 @@ DOCUMENT: dict[str, Command] = {
     ),
     "docker logs query-gateway 2>&1 | grep '\"level\":\"error\"' | tail -3": Command(LINES),
     promql('changes(process_start_time_seconds{job="query-gateway"}[10m])'): Command(NUMBER),
+    # ManyInstancesDown, InstanceFailing, FleetRestarts
+    promql('up{job="query-gateway"} == 0'): Command(EMPTY_OR_NUMBER),
+    promql("count by (version) (query_gateway_build_info)"): Command(NUMBER),
+    promql("max(query_gateway_batch_queue_fullness)"): Command(NUMBER),
+    promql('sum by (instance, error_type) (rate(query_gateway_requests_total{code=~"5.."}[5m]))'): Command(NUMBER),
+    promql('changes(process_start_time_seconds{job="query-gateway"}[1h])'): Command(NUMBER),
+    "docker stats --no-stream": Command(STATS),
     "docker logs query-gateway 2>&1 | grep exporter_": Command(OK, codes=(0, 1)),
     "curl -s http://localhost:8080/metrics | grep query_gateway_otlp": Command(OK, codes=(0, 1)),
     "docker exec query-gateway env | grep -E '^OTEL_(EXPORTER_OTLP_.*(ENDPOINT|TIMEOUT|COMPRESSION)|SDK_DISABLED)'": Command(

@@ -44,6 +44,8 @@ const {validate} = require(`./node_modules/${process.argv[1]}`);
 const manifest = JSON.parse(require('fs').readFileSync(0));
 if (!validate(manifest)) { console.log(JSON.stringify(validate.errors)); process.exit(1); }
 """
+# What rules and dashboards call the gateway.
+JOB = "query-gateway"
 missed: set[str] = set()
 
 
@@ -129,7 +131,12 @@ def manifests() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Everything that is applied together, by its name."""
     for file in sorted(INFRA.rglob("kustomization.yaml")):
         yield str(file.parent.relative_to(ROOT)), rendered(file.parent)
-    for file in (INFRA / "cloud-run/service.yaml", INFRA / "knative/service.yaml"):
+    for file in (
+        INFRA / "cloud-run/service.yaml",
+        INFRA / "cloud-run/service-with-metrics.yaml",
+        INFRA / "knative/service.yaml",
+        INFRA / "knative/podmonitor.yaml",
+    ):
         yield str(file.relative_to(ROOT)), list(yaml.safe_load_all(file.read_text()))
 
 
@@ -178,6 +185,40 @@ def disagreements(name: str, together: list[dict[str, Any]]) -> list[str]:
     return [f"{name}: {why}" for why in wrong]
 
 
+def serverless() -> list[str]:
+    """What no schema sees of the serverless manifests: whether what scrapes finds what is to be scraped."""
+
+    def read(name: str) -> Any:
+        return yaml.safe_load((INFRA / name).read_text())
+
+    plain, watched = read("cloud-run/service.yaml"), read("cloud-run/service-with-metrics.yaml")
+    scraped, monitor = read("cloud-run/run-monitoring.yaml"), read("knative/podmonitor.yaml")
+    template = watched["spec"]["template"]
+    gateway = template["spec"]["containers"][0]
+    annotations = template["metadata"]["annotations"]
+    wrong = []
+    if scraped["metadata"]["name"] != JOB:
+        wrong.append("cloud-run: the job is not called query-gateway, as rules and dashboards ask for it")
+    if [one["port"] for one in scraped["spec"]["endpoints"]] != [gateway["ports"][0]["containerPort"]]:
+        wrong.append("cloud-run: the collector scrapes a port that the gateway has not")
+    if annotations["run.googleapis.com/cpu-throttling"] != "false":
+        wrong.append("cloud-run: the collector has no processor between requests")
+    dependencies = json.loads(annotations["run.googleapis.com/container-dependencies"])
+    names = {one["name"] for one in template["spec"]["containers"]}
+    if {*dependencies, *(one for many in dependencies.values() for one in many)} != names:
+        wrong.append("cloud-run: a container depends on one that is not there")
+    alone = plain["spec"]["template"]["spec"]["containers"][0]
+    wrong += [
+        f"cloud-run: the two manifests differ in the gateway's {name}"
+        for name in ("image", "resources", "ports")
+        if gateway[name] != alone[name]
+    ]
+    chosen = monitor["spec"]["selector"]["matchLabels"]
+    if chosen != {monitor["spec"]["jobLabel"]: read("knative/service.yaml")["metadata"]["name"]}:
+        wrong.append("knative: the PodMonitor selects no instance of the service, or gives them another job")
+    return wrong
+
+
 def main() -> int:
     if "--write" in sys.argv:
         RULE.write_text(rule())
@@ -188,6 +229,7 @@ def main() -> int:
         failures += [f"{name}: {one['kind']}: {why}" for one in together if (why := refused(one))]
         if kubectl():
             failures += disagreements(name, together)
+    failures += serverless()
     if RULE.read_text() != rule():
         failures.append(
             f"{RULE.relative_to(ROOT)} is not what the rules say: python -m lab.ops.manifests --write"

@@ -4,10 +4,12 @@ import copy
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab.ops import manifests
 from lab.ops.manifests import INFRA, disagreements, kubectl, rendered
 
 Manifests = dict[str, dict[str, Any]]
@@ -74,3 +76,36 @@ def test_a_manifest_that_leads_nowhere_is_told(
     spoil(kinds)
 
     assert any(told in line for line in disagreements("overlay", list(kinds.values())))
+
+
+def test_the_serverless_manifests_agree() -> None:
+    assert manifests.serverless() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "sound", "spoilt", "told"),
+    [
+        ("cloud-run/run-monitoring.yaml", "name: query-gateway", "name: gateway", "the job is not called"),
+        ("cloud-run/run-monitoring.yaml", "port: 8080", "port: 8000", "a port that the gateway has not"),
+        (
+            "cloud-run/service-with-metrics.yaml",
+            'cpu-throttling: "false"',
+            'cpu-throttling: "true"',
+            "no processor between requests",
+        ),
+        ("cloud-run/service-with-metrics.yaml", "name: collector", "name: sidecar", "one that is not there"),
+        ("cloud-run/service.yaml", "memory: 512Mi", "memory: 1Gi", "differ in the gateway's resources"),
+        ("knative/podmonitor.yaml", "/service: query-gateway", "/service: other", "selects no instance"),
+    ],
+)
+def test_serverless_manifests_that_do_not_fit_together_are_told_of(
+    file: str, sound: str, spoilt: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("cloud-run", "knative"):
+        shutil.copytree(INFRA / folder, tmp_path / folder)
+    text = (tmp_path / file).read_text()
+    assert sound in text
+    (tmp_path / file).write_text(text.replace(sound, spoilt))
+    monkeypatch.setattr(manifests, "INFRA", tmp_path)
+
+    assert [line for line in manifests.serverless() if told in line]
