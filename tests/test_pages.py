@@ -20,6 +20,7 @@ RUNBOOK = "{{ $externalLabels.runbooks }}docs/runbook.md#"
 RULES = ROOT / "monitoring/prometheus/rules"
 PAGE = (ROOT / "docs/runbook.md").read_text()
 BOARDS = sorted((ROOT / "monitoring/grafana/dashboards").glob("*.json"))
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "integrations/README.md"]
 HEADINGS = re.findall(r"^#+ (.*)$", PAGE, re.M)
 ALERTS: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((RULES / "alerts.yml").read_text())["groups"] for rule in group["rules"]
@@ -105,17 +106,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_stays_quiet() -> None:
     assert (fires, quiet) == (every, every - ALWAYS)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "docs/runbook.md",
-        "docs/monitoring.md",
-        "docs/deployment.md",
-        "docs/load-testing.md",
-        "docs/training.md",
-        "docs/performance.md",
-    ],
-)
+@pytest.mark.parametrize("name", sorted(str(page.relative_to(ROOT)) for page in PAGES))
 def test_every_link_leads_somewhere(name: str) -> None:
     page = ROOT / name
 
