@@ -52,7 +52,7 @@ evaluate *arguments: (_install "dev")
 capacity *arguments: (_install "serve") (_install "dev")
     {{ python }} -m lab.capacity "$@"
 
-# Measure it against its limits (9 minutes; `just bench --short`: one; `--write`: into docs/performance.md)
+# Measure it against its limits (14 minutes; `just bench --short`: two; `--write`: into docs/performance.md)
 bench *arguments: (_install "serve") (_install "dev")
     {{ python }} -m lab.bench "$@"
 

@@ -189,8 +189,8 @@ class Settings(msgspec.Struct, frozen=True):
         str,
         Meta(
             pattern=r"[^\s,]",
-            description="Wires that are on, separated by commas, or all. The others are 404; the gateway's own path "
-            "always is on.",
+            description="Wires that are on, separated by commas, or all, or none. The others are 404; the gateway's "
+            "own path always is on.",
         ),
     ] = "all"
     queue_min: Annotated[
@@ -357,8 +357,12 @@ class Settings(msgspec.Struct, frozen=True):
     def wire_names(self) -> tuple[str, ...]:
         """`wires` as a tuple, in the order of `WIRES`. Raises `SettingsError` for a name that is none."""
         given = {name.strip().lower() for name in self.wires.split(",")} - {""}
+        if given == {"none"}:
+            return ()
         if unknown := sorted(given - {*WIRES, "all"}):
-            raise SettingsError(f"WIRES: {', '.join(unknown)}: expected some of {', '.join(WIRES)}, or all")
+            raise SettingsError(
+                f"WIRES: {', '.join(unknown)}: expected some of {', '.join(WIRES)}, or all, or none alone"
+            )
         return WIRES if "all" in given else tuple(name for name in WIRES if name in given)
 
     @property

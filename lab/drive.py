@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from lab.texts import texts
 
@@ -36,7 +37,12 @@ Keep = Callable[[bytes, bytes, float, float], None]
 
 def request(text: str, *, path: str = CLASSIFY, extra: str = "") -> bytes:
     """One HTTP request that asks for `text`; `extra` holds header lines, each with its CRLF."""
-    body = json.dumps({"text": text}).encode()
+    return post(path, {"text": text}, extra=extra)
+
+
+def post(path: str, content: Any, *, extra: str = "") -> bytes:
+    """One HTTP request with a JSON body; `extra` as above."""
+    body = json.dumps(content).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{extra}"
         f"content-length: {len(body)}\r\n\r\n"

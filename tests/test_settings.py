@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from handler import settings
 from handler.settings import (
     RETIRED,
+    WIRES,
     Settings,
     SettingsError,
     accepted,
@@ -297,3 +298,17 @@ def test_a_retired_setting_is_not_called_a_misspelling(name: str) -> None:
 
 def test_an_empty_retired_setting_is_none() -> None:
     assert retired({"BATCH_GATHER": ""}) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [("all", WIRES), ("none", ()), (" Route , v2 ", ("v2", "route")), ("all,route", WIRES)],
+)
+def test_the_wires_that_are_on_are_those_named(asked: str, names: tuple[str, ...]) -> None:
+    assert Settings(wires=asked).wire_names == names
+
+
+@pytest.mark.parametrize("asked", ["none,route", "rout", ","])
+def test_a_wire_that_is_none_stops_the_start(asked: str) -> None:
+    with pytest.raises(SettingsError, match="WIRES"):
+        from_env({"WIRES": asked}).wire_names  # noqa: B018 - reading is what fails

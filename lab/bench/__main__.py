@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from lab.bench import arrivals, cold, growth, hits, memory, misses, plain
+from lab.bench import arrivals, bulk, cold, growth, hits, memory, misses, plain, wires
 from lab.pages import DOCS, machine, report
 from lab.rows import Row
 
@@ -18,6 +18,8 @@ PAGE = DOCS / "performance.md"
 MEASURES: dict[str, Callable[[bool], list[Row]]] = {
     "hits": lambda short: hits.measure(*((3, 0.5) if short else (9, 1.5))),
     "misses": lambda short: misses.measure(*((2, 1.0) if short else (7, 2.0))),
+    "wires": lambda short: wires.measure(*((2, 0.4) if short else (9, 1.0))),
+    "bulk": lambda short: bulk.measure(*((2, 1.0) if short else (7, 2.0))),
     "plain": lambda short: plain.measure(*((40, 2, 1.0) if short else (200, 7, 2.0))),
     "arrivals": lambda short: arrivals.measure(*((1.5, (0.5, 0.7)) if short else (6.0, arrivals.LEVELS))),
     "cold": lambda short: cold.measure(3 if short else 9),

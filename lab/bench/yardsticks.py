@@ -3,7 +3,7 @@
     python -m lab.bench.yardsticks litestar PORT     a bare Litestar handler on our structs
     python -m lab.bench.yardsticks granian PORT      a bare ASGI app on the same server
     python -m lab.bench.yardsticks fastapi PORT      FastAPI, uvicorn, and a model run per request
-    python -m lab.bench.yardsticks alone SECONDS     tokenizers and ONNX Runtime in a loop, no server
+    python -m lab.bench.yardsticks alone SECONDS [N] tokenizers and ONNX Runtime in a loop, N queries a run
     python -m lab.bench.yardsticks floor             import what serving imports, open the model, score once
 
 The model is MODEL_PATH's. Server, event loop and their settings are the gateway's, but for FastAPI's.
@@ -103,8 +103,8 @@ def serve_fastapi(port: int) -> None:
     uvicorn.run(fastapi_app(), host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
-def alone(seconds: float) -> dict[str, float]:
-    """Score queries one by one on every CPU. Returns CPU µs a query, µs each on a thread, and the rate."""
+def alone(seconds: float, together: int = 1) -> dict[str, float]:
+    """Score queries, so many a run, on every CPU. Returns CPU µs a query, µs each on a thread, and the rate."""
     from handler.machine import usable_cpus
     from handler.model import load
     from handler.query import normalise
@@ -120,8 +120,8 @@ def alone(seconds: float) -> dict[str, float]:
     def loop(number: int) -> None:
         mine = itertools.cycle(queries[number::threads])
         while time.perf_counter() - started < seconds:
-            router.run([next(mine)])
-            counts[number] += 1
+            router.run(list(itertools.islice(mine, together)))
+            counts[number] += together
 
     workers = [threading.Thread(target=loop, args=(number,)) for number in range(threads)]
     for worker in workers:
@@ -159,7 +159,7 @@ def floor() -> None:
 if __name__ == "__main__":
     kind, *rest = sys.argv[1:]
     if kind == "alone":
-        print(json.dumps(alone(float(rest[0]))))
+        print(json.dumps(alone(float(rest[0]), *map(int, rest[1:]))))
     elif kind == "floor":
         floor()
     elif kind == "fastapi":

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from lab.chaos import connections, crowd, deaths, overload, restarts, small, soak
+from lab.chaos import connections, crowd, deaths, ndjson, overload, restarts, small, soak
 from lab.launch import open_files_max
 from lab.pages import DOCS, Skipped, machine, report
 from lab.rows import Row
@@ -24,22 +24,29 @@ SCENARIOS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "deaths": lambda _: deaths.deaths(),
     "small": lambda _: small.small(),
     "soak": lambda asked: soak.soak(asked.soak),
+    "ndjson": lambda asked: ndjson.ndjson(asked.lines),
 }
+LONG = ("soak", "ndjson")  # run where they are asked for by name
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="just chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)} (default: all but soak)")
+    parser.add_argument(
+        "scenario", nargs="*", help=f"of {', '.join(SCENARIOS)} (default: all but {' and '.join(LONG)})"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="length of a flood (default 60)")
     parser.add_argument("--restarts", type=int, default=20, help="SIGTERMs under load (default 20)")
     parser.add_argument(
         "--soak", type=float, default=600.0, help="seconds of mixed load in soak (default 600)"
     )
+    parser.add_argument(
+        "--lines", type=int, default=1_000_000, help="lines of one request in ndjson (default 1000000)"
+    )
     parser.add_argument("--write", action="store_true", help="write the figures into docs/reliability.md")
     asked = parser.parse_args()
-    names = asked.scenario or [name for name in SCENARIOS if name != "soak"]
+    names = asked.scenario or [name for name in SCENARIOS if name not in LONG]
     if unknown := set(names) - set(SCENARIOS):
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
     open_files_max()
