@@ -19,6 +19,7 @@ import msgspec
 
 from handler.errors import DeadlineExceeded, Overloaded
 from handler.log import Log
+from handler.policy import Scores
 from handler.query import Normalised
 from handler.scored import Scored
 from handler.statistics import BatcherStatistics
@@ -75,6 +76,7 @@ class Ticket(msgspec.Struct, eq=False):
     wanted    whether anybody still waits
     bulk      one of many that were sent together: single queries go before it
     caller    names who asks, of whom none may take the queue from the others; empty: unknown
+    keep      is given the scores before anybody hears of them
     """
 
     query: Normalised
@@ -84,6 +86,7 @@ class Ticket(msgspec.Struct, eq=False):
     wanted: bool = True
     bulk: bool = False
     caller: bytes = b""
+    keep: Callable[[Scores], None] | None = None
     arrived: float = 0.0
     done: asyncio.Future[Scored] | None = None
 
@@ -100,6 +103,8 @@ class Ticket(msgspec.Struct, eq=False):
 
     def resolve(self, scored: Scored) -> None:
         if self.done is not None and not self.done.done():
+            if self.keep is not None:
+                self.keep(scored.scores)
             self.done.set_result(scored)
 
     def fail(self, error: BaseException) -> None:

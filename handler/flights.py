@@ -8,17 +8,17 @@ caches or models.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from handler.errors import CallerGone, DeadlineExceeded
 
 R = TypeVar("R")
 
-# Only a wait longer than this is worth a look at whether the caller is still
-# there: most misses are answered sooner, and watching costs a task each.
-WATCH_AFTER_S = 0.02
+# Only a wait longer than this is worth a look at whether the caller is still there: watching
+# costs a task each, and a full queue of short queries is worked off sooner.
+WATCH_AFTER_S = 0.1
 
 
 class Work(Protocol):
@@ -41,7 +41,7 @@ class Flight(Generic[R]):
 
     __slots__ = ("run", "waiters", "work")
 
-    def __init__(self, work: Work, run: "asyncio.Task[R]") -> None:
+    def __init__(self, work: Work, run: "asyncio.Future[R]") -> None:
         self.work = work
         self.run = run
         self.waiters: set[Waiter[R]] = set()
@@ -64,17 +64,17 @@ class Flights(Generic[R]):
         self,
         key: bytes,
         deadline: float,
-        start: Callable[[], tuple[Work, Coroutine[Any, Any, R]]],
+        start: Callable[[], tuple[Work, Awaitable[R]]],
         caller_left: Callable[[], Awaitable[None]] | None = None,
     ) -> R:
         """Wait for the run of this key; start it if none is under way.
 
         deadline     loop time, in seconds
-        start        returns the work and the coroutine that does it
+        start        returns the work and what does it: a coroutine, or a future that is under way
         caller_left  returns when the caller has hung up
 
         Leaving early hurts nobody else: the run goes on for those who stay, and is
-        told by `Work.wanted` when nobody does. Raises what the run raises,
+        told by `Work.wanted` when nobody does. Raises what `start` or the run raises,
         `DeadlineExceeded` or `CallerGone`.
         """
         flight = self._flights.get(key)
@@ -87,13 +87,13 @@ class Flights(Generic[R]):
         finally:
             waiter.leave()
 
-    def _start(self, key: bytes, work: Work, run: Coroutine[Any, Any, R]) -> Flight[R]:
-        flight = Flight(work, asyncio.get_running_loop().create_task(run))
+    def _start(self, key: bytes, work: Work, run: Awaitable[R]) -> Flight[R]:
+        flight = Flight(work, asyncio.ensure_future(run))
         self._flights[key] = flight
         flight.run.add_done_callback(partial(self._ended, key, flight))
         return flight
 
-    def _ended(self, key: bytes, flight: Flight[R], run: "asyncio.Task[R]") -> None:
+    def _ended(self, key: bytes, flight: Flight[R], run: "asyncio.Future[R]") -> None:
         if self._flights.get(key) is flight:  # else a newer one has taken its place
             del self._flights[key]
         if run.cancelled():

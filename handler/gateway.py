@@ -8,8 +8,9 @@ not know the others. Knows nothing of HTTP: `app.py` does.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -118,6 +119,7 @@ class Gateway:
                 deadline=deadline,
                 bulk=bulk,
                 caller=caller,
+                keep=partial(self.l1.put, key),
             )
             scored = await self._share_a_run(key, ticket, serving.router, started, caller_left)
             if self.shadow is not None and scored.cache == "miss":
@@ -146,8 +148,12 @@ class Gateway:
         """
         looked_up = time.perf_counter()
 
-        def start() -> tuple[Ticket, Coroutine[Any, Any, Scored]]:
-            return ticket, self._run(key, ticket, router)
+        def start() -> tuple[Ticket, Awaitable[Scored]]:
+            # Without L2 there is nothing to wait for before the queue: no task of its own, and a
+            # query that is refused is refused here.
+            return ticket, self.batcher.submit(ticket) if self.l2 is None else self._run(
+                self.l2, key, ticket, router
+            )
 
         scored: Scored | None = None
         try:
@@ -161,23 +167,19 @@ class Gateway:
         own = shares(scored.stages, time.perf_counter() - looked_up)
         return Scored(scored.scores, scored.cache, (("l1", looked_up - started), *own))
 
-    async def _run(self, key: bytes, ticket: Ticket, router: "Router") -> Scored:
+    async def _run(self, l2: L2, key: bytes, ticket: Ticket, router: "Router") -> Scored:
         """What happens once for all who ask the same thing at the same time. Raises `Overloaded`.
 
         Redis is asked before the queue is: a gateway that sheds misses goes on serving hits.
         """
-        stages: Stages = ()
-        if self.l2 is not None:
-            asked = time.perf_counter()
-            found = await self.l2.get(entries.key(router.version, key), len(router.manifest.tasks))
-            stages = (("l2", time.perf_counter() - asked),)
-            if found is not None:
-                self.l1.put(key, found.scores, lasts_s=found.lasts_s)
-                return Scored(found.scores, "l2", stages)
+        asked = time.perf_counter()
+        found = await l2.get(entries.key(router.version, key), len(router.manifest.tasks))
+        stages: Stages = (("l2", time.perf_counter() - asked),)
+        if found is not None:
+            self.l1.put(key, found.scores, lasts_s=found.lasts_s)
+            return Scored(found.scores, "l2", stages)
         scored = await self.batcher.submit(ticket)
-        self.l1.put(key, scored.scores)
-        if self.l2 is not None:
-            self.l2.put(entries.key(router.version, key), scored.scores)
+        l2.put(entries.key(router.version, key), scored.scores)
         return Scored(scored.scores, "miss", stages + scored.stages)
 
     def _answer(self, scored: Scored, serving: Serving, threshold: float | None) -> Answer:

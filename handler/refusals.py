@@ -6,12 +6,17 @@ at a bounded rate. Knows nothing of queries.
 """
 
 import asyncio
+import math
+from functools import partial
 
 # Every refusal is so late at least, and so late at most.
 HOLD_MIN_S = 0.05
 HOLD_MAX_S = 0.95
 # Nor is it later than this share of the time that the query had left.
 HOLD_SHARE = 0.9
+# Refusals are told together at every multiple of this: each time that the event loop wakes beside busy lanes
+# costs more than a refusal does, and those who ask again at once wake it together, too.
+TOGETHER_S = 0.1
 
 
 class Refusals:
@@ -25,15 +30,17 @@ class Refusals:
         self.held_max = held_max
         self.per_s = per_s
         self.held = 0
-        self._last = 0.0  # when the last one of those held will be told
+        self._last = 0.0  # when the last one of those held would be told, were they told one by one
+        self._groups: dict[float, list[asyncio.Future[None]]] = {}
 
     def tell_at(self, now: float, deadline: float) -> float:
         """When one who is refused now is to be told, in seconds of the clock that `now` is of."""
         if self.held >= self.held_max:
             return now
-        paced = max(now + HOLD_MIN_S, self._last + 1 / self.per_s)
-        at = min(paced, now + HOLD_MAX_S)
-        self._last = at
+        self._last = min(max(now + HOLD_MIN_S, self._last + 1 / self.per_s), now + HOLD_MAX_S)
+        at = math.ceil(self._last / TOGETHER_S) * TOGETHER_S
+        if at > now + HOLD_MAX_S:
+            at -= TOGETHER_S
         return max(now, min(at, now + HOLD_SHARE * (deadline - now)))
 
     async def hold(self, left_s: float) -> None:
@@ -41,12 +48,23 @@ class Refusals:
 
         left_s  seconds that the refused query had left
         """
-        now = asyncio.get_running_loop().time()
-        hold_s = self.tell_at(now, now + left_s) - now
-        if hold_s <= 0:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        at = self.tell_at(now, now + left_s)
+        if at <= now:
             return
+        if at not in self._groups:
+            self._groups[at] = []
+            loop.call_at(at, partial(self._tell, at))
+        told = loop.create_future()
+        self._groups[at].append(told)
         self.held += 1
         try:
-            await asyncio.sleep(hold_s)
+            await told
         finally:
             self.held -= 1
+
+    def _tell(self, at: float) -> None:
+        for told in self._groups.pop(at):
+            if not told.done():
+                told.set_result(None)

@@ -48,6 +48,9 @@ LOG_END_S = 0.5
 # How long the interpreter is kept by one thread while another waits for it: server, event loop and lanes
 # hand queries to each other, and Python's own 5 ms add up in a flood (docs/decisions/0008).
 THREAD_TURN_S = 0.001
+# The collector looks after so many new objects. A query that waits, or a refusal that is held, is 90 of
+# them: with Python's own 700, a crowd is looked through again and again (docs/decisions/0007).
+YOUNG_OBJECTS = 50_000
 # A start takes this long at most, with a model.
 START_MAX_S = 5.0
 BACKLOG = 2048
@@ -165,6 +168,7 @@ class Process:
         asyncio.get_running_loop().call_later(START_MAX_S, gc.enable)  # though no model comes
         await self.parts.model.fill(first_load)
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
         gc.enable()
         # On a thread: the volume that it stands on may hang.
         followed = aside.start(lambda: followed_model(self.settings, self.parts.model), "follow MODEL_PATH")

@@ -231,6 +231,6 @@ def test_the_garbage_collector_is_at_work_once_the_start_is_over() -> None:
         collections = 'python_gc_collections_total{generation="0"}'
         before = served.metric(collections)
 
-        driver.closed(requests(1), connections=300, seconds=0.5)
+        driver.closed(requests(1), connections=900, seconds=0.3)
 
         assert served.metric(collections) > before
