@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,6 +287,26 @@ def test_a_file_cut_short_is_noticed(name: str, folder: Path) -> None:
 def test_a_broken_graph_that_its_manifest_vouches_for_is_refused(part: int, folder: Path) -> None:
     content = (folder / GRAPH).read_bytes()
     (folder / GRAPH).write_bytes(content[: len(content) * part // 3])
+    accept_files(folder)
+
+    assert refusal(folder).startswith(f"{folder / GRAPH} is not a graph that this ONNX Runtime can open")
+
+
+@pytest.mark.parametrize("place", ["weights.bin", "{folder}/weights.bin", "../weights.bin", "/etc/hostname"])
+def test_a_graph_that_points_at_another_file_is_refused(
+    place: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer of the model's folder gets no other file of the machine read."""
+    monkeypatch.chdir(folder)
+    graph = onnx.load(folder / GRAPH)
+    weights = next(one for one in graph.graph.initializer if one.data_type == onnx.TensorProto.FLOAT)
+    for file in (folder / "weights.bin", folder.parent / "weights.bin"):
+        file.write_bytes(onnx.numpy_helper.to_array(weights).tobytes())
+    weights.ClearField("raw_data")
+    weights.ClearField("float_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=place.format(folder=folder))
+    (folder / GRAPH).write_bytes(graph.SerializeToString())
     accept_files(folder)
 
     assert refusal(folder).startswith(f"{folder / GRAPH} is not a graph that this ONNX Runtime can open")
