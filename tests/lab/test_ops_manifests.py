@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from lab.launch import ROOT
 from lab.ops import manifests
-from lab.ops.manifests import INFRA, disagreements, kubectl, rendered
+from lab.ops.manifests import (
+    ADAPTER,
+    DASHBOARDS,
+    INFRA,
+    adapter_disagreements,
+    disagreements,
+    kubectl,
+    rendered,
+)
 
 Manifests = dict[str, dict[str, Any]]
 
@@ -22,6 +32,13 @@ def sound() -> Manifests:
     if not (kubectl() if os.environ.get("CI") == "true" else shutil.which("kubectl")):
         pytest.skip("there is no kubectl to render with")
     return {one["kind"]: one for one in rendered(INFRA / "kubernetes/overlays/prometheus-operator")}
+
+
+@pytest.fixture(scope="module")
+def scaled() -> list[dict[str, Any]]:
+    """What the overlay that scales on waiting queries changes, without rendering it."""
+    file = INFRA / "kubernetes/overlays/queue-depth/autoscaler.yaml"
+    return [yaml.safe_load(file.read_text())]
 
 
 def test_the_rendered_manifests_agree(sound: Manifests) -> None:
@@ -109,3 +126,57 @@ def test_serverless_manifests_that_do_not_fit_together_are_told_of(
     monkeypatch.setattr(manifests, "INFRA", tmp_path)
 
     assert [line for line in manifests.serverless() if told in line]
+
+
+def test_the_adapters_rule_gives_the_autoscaler_its_metric(scaled: list[dict[str, Any]]) -> None:
+    assert adapter_disagreements(yaml.safe_load(ADAPTER.read_text()), scaled) == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "told"),
+    [
+        ("as: query_gateway_batch_queue_size", "as: queue", "no rule of the adapter gives"),
+        ("matches: ^query_gateway", "matches: ^gateway", "does not match its own series"),
+        ("avg_over_time(", "avg_over_time((", "is no PromQL"),
+        ("pod: {resource: pod}", "node: {resource: namespace}", "names no pod"),
+    ],
+)
+def test_an_adapters_rule_that_does_not_fit_is_told(
+    here: str, there: str, told: str, scaled: list[dict[str, Any]]
+) -> None:
+    text = ADAPTER.read_text()
+    assert here in text
+
+    wrong = adapter_disagreements(yaml.safe_load(text.replace(here, there)), scaled)
+
+    assert any(told in line for line in wrong)
+
+
+def test_grafanas_config_maps_hold_the_dashboards() -> None:
+    made = {
+        name: text
+        for one in yaml.safe_load_all(DASHBOARDS.read_text())
+        for name, text in one["data"].items()
+        if one["metadata"]["labels"]["grafana_dashboard"] == "1"
+    }
+
+    boards = (ROOT / "monitoring/grafana/dashboards").glob("*.json")
+    assert made == {f"query-gateway-{board.name}": board.read_text() for board in boards}
+    assert disagreements("grafana", list(yaml.safe_load_all(DASHBOARDS.read_text()))) == []
+
+
+def test_the_adapters_metric_is_one_that_the_gateway_has() -> None:
+    rules = yaml.safe_load(yaml.safe_load(ADAPTER.read_text())["data"]["config.yaml"])["rules"]
+    page = (ROOT / "docs/monitoring.md").read_text()
+
+    assert [rule for rule in rules if f"`{rule['name']['as']}`" not in page] == []
+
+
+def test_an_autoscaler_beside_kedas_is_told() -> None:
+    if not (kubectl() if os.environ.get("CI") == "true" else shutil.which("kubectl")):
+        pytest.skip("there is no kubectl to render with")
+    together = rendered(INFRA / "kubernetes/overlays/keda")
+    assert disagreements("keda", together) == []
+    own = next(one for one in rendered(INFRA / "kubernetes/base") if one["kind"] == "HorizontalPodAutoscaler")
+
+    assert any("there is another" in line for line in disagreements("keda", [*together, own]))
