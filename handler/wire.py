@@ -97,7 +97,10 @@ class ExplainedAnswer(ClassifyAnswer, frozen=True, kw_only=True, omit_defaults=F
     margin: Annotated[float, Meta(ge=0, description="Distance of need to the nearest boundary in force.")]
     seen: Annotated[
         list[tuple[int, int]],
-        Meta(description="What of the text the model read: [start, end) in code points, in order."),
+        Meta(
+            description="What of the text the model read: [start, end) in code points, in order. Of a conversation "
+            "it counts in the JSON list of objects with role and content that it travels as, without blanks."
+        ),
     ]
 
 

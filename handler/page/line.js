@@ -13,6 +13,8 @@ import { table } from "./table.js";
 
 const LINES_A_REQUEST = 1000;
 const TRIES = 6;
+// Rows written to a download before the page has its turn.
+const ROWS_A_TURN = 5000;
 const BINS = 50;
 // A row that was not answered because of the moment is asked again.
 const PASSING = [429, 503, 504];
@@ -149,7 +151,7 @@ export function showLine(panel) {
 			rows.top();
 		},
 	);
-	const download = h("button", { type: "button", id: "download", onclick: () => saveRows() }, "Download as CSV");
+	const download = h("button", { type: "button", id: "download", onclick: () => void saveRows() }, "Download as CSV");
 	const tableCard = h(
 		"div",
 		{ class: "card", hidden: true },
@@ -427,9 +429,12 @@ export function showLine(panel) {
 		if (values.includes(chosen)) select.value = chosen;
 	}
 
-	function saveRows() {
+	async function saveRows() {
 		const parts = ["row,id,text,route,task,need,confidence,error\r\n"];
-		for (let row = 0; row < store.count; row += 1) {
+		const saved = store;
+		for (let row = 0; row < saved.count; row += 1) {
+			if (row % ROWS_A_TURN === ROWS_A_TURN - 1) await new Promise((resolve) => setTimeout(resolve));
+			if (saved !== store) return; // another file has taken its place
 			const known = store.state[row] === ANSWERED;
 			parts.push(
 				[row + 1, cell(store.ids[row]), cell(store.texts[row]), known ? cell(route(row)) : "", known ? cell(store.tasks[store.task[row]]) : "", known ? store.need[row] : "", known ? store.confidence[row] : "", cell(store.whys.get(row) ?? "")].join(",") + "\r\n",

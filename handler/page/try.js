@@ -360,28 +360,25 @@ export function showTry(panel) {
 
 	/** @param {Answer} answer */
 	function seenCard(answer) {
-		const seen = answer.seen;
-		if (!seen || conversing) return answer.truncated ? h("div", { class: "card" }, h("h2", {}, "What it read"), h("p", {}, "This was too long for the model to see all of it.")) : null;
-		const points = Array.from(text.value);
-		const read = seen.reduce((sum, [start, end]) => sum + end - start, 0);
-		if (!answer.truncated) return null;
-		const shown = h("div", { class: "seen", id: "seen", tabindex: "0", role: "group", "aria-label": "The text, with what was read and what was cut" });
-		let at = 0;
-		/** @param {number} to */
-		const cut = (to) => {
-			if (to > at) shown.append(h("del", {}, points.slice(at, to).join("")));
-		};
-		for (const [start, end] of seen) {
-			cut(start);
-			shown.append(h("ins", {}, points.slice(start, end).join("")));
-			at = end;
+		if (!answer.seen || !answer.truncated) return null;
+		const turned = conversing ? inTurns(turns, answer.seen) : [{ role: "", pieces: inText(text.value, answer.seen) }];
+		const shown = h("div", { class: "seen", id: "seen", tabindex: "0", role: "group", "aria-label": "What was asked, with what was read and what was cut" });
+		let read = 0;
+		let all = 0;
+		for (const { role, pieces } of turned) {
+			if (role) shown.append(h("b", {}, role));
+			shown.append(h("p", {}, ...pieces.map((piece) => h(piece.read ? "ins" : "del", {}, piece.text))));
+			for (const piece of pieces) {
+				const length = Array.from(piece.text).length;
+				all += length;
+				if (piece.read) read += length;
+			}
 		}
-		cut(points.length);
 		return h(
 			"div",
 			{ class: "card" },
 			h("h2", {}, "What it read"),
-			h("p", { class: "hint" }, `${whole(read)} of ${whole(points.length)} characters; what is grey was cut.`),
+			h("p", { class: "hint" }, `${whole(read)} of ${whole(all)} characters; what is grey was cut.`),
 			shown,
 		);
 	}
@@ -401,4 +398,48 @@ export function showTry(panel) {
 /** @param {string} name @param {string} value @param {string} id */
 function figure(name, value, id) {
 	return h("div", {}, h("dt", {}, name), h("dd", { id }, value));
+}
+
+/** @typedef {{text: string, read: boolean}} Piece of a text that was read, or cut */
+
+/**
+ * A text in pieces.
+ * @param {string} text @param {[number, number][]} seen what was read of it, in code points
+ */
+function inText(text, seen) {
+	const points = Array.from(text);
+	/** @type {Piece[]} */
+	const pieces = [];
+	let at = 0;
+	for (const [start, end] of [...seen, [points.length, points.length]]) {
+		if (start > at) pieces.push({ text: points.slice(at, start).join(""), read: false });
+		if (end > start) pieces.push({ text: points.slice(start, end).join(""), read: true });
+		at = end;
+	}
+	return pieces;
+}
+
+/**
+ * Each turn in pieces. Of a conversation `seen` counts in the JSON list of roles and contents that it travels as, where a
+ * line break, say, is two signs.
+ * @param {Turn[]} turns @param {[number, number][]} seen
+ */
+function inTurns(turns, seen) {
+	let at = 1;
+	let range = 0;
+	return turns.map(({ role, content }) => {
+		at += Array.from(`{"role":${JSON.stringify(role)},"content":"`).length;
+		/** @type {Piece[]} */
+		const pieces = [];
+		for (const sign of content) {
+			while (range < seen.length && at >= seen[range][1]) range += 1;
+			const read = range < seen.length && at >= seen[range][0];
+			const last = pieces.at(-1);
+			if (last?.read === read) last.text += sign;
+			else pieces.push({ text: sign, read });
+			at += Array.from(JSON.stringify(sign)).length - 2;
+		}
+		at += '"},'.length;
+		return { role, pieces };
+	});
 }

@@ -15,6 +15,8 @@ import { freePort, Gateway } from "./gateways.js";
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const ROWS = 10_000;
 const DIFFERENT = 400;
+const MANY = 100_000;
+const FROZEN_MS = 3000;
 const LONG = "The keeper wrote down the wind, the sea and every passing ship. ".repeat(120) + "Summarize the text above in one sentence.";
 
 /** @type {import("playwright-core").Browser} */
@@ -203,6 +205,29 @@ describe("Try", () => {
 			}
 		}));
 
+	test("of a long conversation what was cut is grey in each turn, as the API says", () =>
+		onPage(async ({ page }) => {
+			await page.waitForSelector("#route");
+			const said = ["Tell me about \"lighthouses\" 😀.\nAnd\tships.", "They warn ships of rocks. ".repeat(20), LONG];
+			const messages = said.map((content, at) => ({ role: at % 2 ? "assistant" : "user", content }));
+			const { seen } = await gateway.ask({ messages });
+
+			await page.click("text=Conversation");
+			for (const [at, content] of said.entries()) {
+				if (at) await page.click("text=Add a turn");
+				await page.locator(".turns textarea").nth(at).fill(content);
+			}
+			await eventually(async () => (await page.locator("#seen p").count()) === said.length && (await page.locator("#seen p").allTextContents()).join() === said.join(), "every turn is shown whole");
+
+			// As the API counts them: in the JSON that the conversation travels as.
+			const points = Array.from(JSON.stringify(messages));
+			const bare = (/** @type {string} */ text) => text.replace(/\\[nt]|[\s"\\]/g, "");
+			const read = await page.locator("#seen ins").allTextContents();
+			assert.equal(bare(read.join("")), bare(seen.map((/** @type {number[]} */ [from, to]) => points.slice(from, to).join("")).join("")));
+			assert.ok((await page.locator("#seen p").nth(2).locator("del").allTextContents()).join("").length > 1000);
+			assert.match(read.join(""), /Summarize the text above in one sentence\.$/);
+		}));
+
 	test("nothing that was typed is in an address, in storage or in the gateway's log", () =>
 		onPage(async ({ page, requests }) => {
 			await page.waitForSelector("#route");
@@ -246,6 +271,49 @@ describe("Choose the line", () => {
 				const answer = answers[texts.indexOf(String(text))];
 				assert.deepEqual([route, task, need], [answer.route, answer.task.replaceAll("_", " "), answer.need.toFixed(3)]);
 			}
+		}, line));
+
+	test("100,000 rows leave the page in hand while they are asked and afterwards", () =>
+		onPage(async ({ page }) => {
+			// Answered by the browser's own side, so that it is the page that is shown here.
+			const answer = (/** @type {{text: string}} */ { text }) => {
+				const need = ((Number(text.split(" ")[1]) * 7919) % 1000) / 1000;
+				return { label: need < 0.3 ? "0" : "1", route: need < 0.3 ? "fast" : "slow", task: "coding", confidence: Math.max(need, 1 - need), need };
+			};
+			await page.route("**/v1/query-classify", async (route) => {
+				const asks = (route.request().postData() ?? "").trimEnd().split("\n");
+				const body = asks.map((ask) => JSON.stringify(answer(JSON.parse(ask))) + "\n").join("");
+				await route.fulfill({ status: 200, contentType: "application/x-ndjson", body });
+			});
+			await page.waitForSelector(".drop");
+			await page.evaluate(() => {
+				const own = /** @type {any} */ (window);
+				own.longest = 0;
+				new PerformanceObserver((list) => list.getEntries().forEach(({ duration }) => (own.longest = Math.max(own.longest, duration)))).observe({ type: "longtask" });
+			});
+			const name = path.join(folder, "many.jsonl");
+			await writeFile(name, Array.from({ length: MANY }, (_, n) => JSON.stringify({ text: `Row ${n} of the lighthouse` }) + "\n").join(""));
+
+			await page.setInputFiles("#file", name);
+			await eventually(async () => (await page.locator(".rows .tr").count()) > 0, "the first rows are there");
+			await page.locator("#threshold").fill("0.9");
+			assert.match(await words(page, "#policy"), /need_max = 0\.1\b/);
+			assert.ok(await page.locator("progress").evaluate((bar) => /** @type {HTMLProgressElement} */ (bar).value < 1), "the slider was moved while rows were asked");
+			await asked(page);
+
+			await eventually(async () => (await words(page, "#matching")) === "100,000 rows", "all rows are there");
+			await page.click('.head button:has-text("Prompt")');
+			await page.locator(".scroll").evaluate((view) => (view.scrollTop = view.scrollHeight));
+			await eventually(async () => (await page.locator(".rows .tr").last().innerText()).includes("Row 99999 of"), "the last row is there");
+			await page.fill("#search", "row 99999 ");
+			await eventually(async () => (await words(page, "#matching")) === "1 of 100,000 rows", "one row is found");
+			const saving = page.waitForEvent("download");
+			await page.click("#download");
+			assert.equal((await readFile(await (await saving).path(), "utf8")).trimEnd().split("\r\n").length, MANY + 1);
+
+			// Not how quick a machine is, but that nothing is done to all rows at once without a pause.
+			const longest = await page.evaluate(() => /** @type {any} */ (window).longest);
+			assert.ok(longest < FROZEN_MS, `the page stood still for ${longest} ms`);
 		}, line));
 
 	test("the slider counts as the gateway does at that threshold", () =>
