@@ -1,5 +1,6 @@
 """`/v1/route`'s bodies: what they ask, or why they do not; whatever comes, there is an answer."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.wires.route import read
+from tests import virtual
+from tests.fakes import House
+from tests.wired import Reply, Wired
 
 CHAT = json.dumps(
     {"messages": [{"role": "user", "content": "Was heißt „schön“ auf Englisch?"}]}, ensure_ascii=False
@@ -65,3 +69,59 @@ def test_any_bytes_are_a_query_or_a_reason(body: bytes) -> None:
     query = read(body)
 
     assert (query.reason is None) == bool(query.text)
+
+
+# Who may ask
+
+KEY = "of-a-proxy"
+KEYS = hashlib.sha256(KEY.encode()).hexdigest()
+
+
+def with_keys(**headers: str) -> tuple[Reply, float]:
+    """What a gateway with keys says, and how many it answered so without being shown one."""
+
+    async def main() -> tuple[Reply, float]:
+        async with House() as house:
+            reply = await Wired(house, keys=KEYS).post("/v1/route", {"text": "ask"}, **headers)
+            return reply, house.count("fallbacks_total", wire="route", reason="unauthenticated")
+
+    return virtual.run(main())
+
+
+def test_a_proxys_key_is_known_by_its_own_header() -> None:
+    reply, strangers = with_keys(x_query_gateway_key=KEY)
+
+    assert (reply.status, reply.headers.get("x-query-reason"), strangers) == (200, None, 0)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {},
+        {"x_query_gateway_key": "another"},
+        {"x_query_gateway_key": ""},
+        {"authorization": f"Bearer {KEY}"},
+        {"x_api_key": KEY},
+    ],
+)
+def test_whatever_else_is_shown_goes_slow_with_200(shown: dict[str, str]) -> None:
+    reply, strangers = with_keys(**shown)
+
+    assert (reply.status, reply.headers["x-query-route"]) == (200, "slow")
+    assert (reply.headers["x-query-reason"], strangers) == ("unauthenticated", 1)
+
+
+def test_what_the_user_controls_steers_nothing() -> None:
+    async def main() -> Reply:
+        async with House(run_s=0.05) as house:
+            return await Wired(house).post(
+                "/v1/route",
+                {"text": "ask", "threshold": 1, "explain": True},
+                x_request_timeout_ms="1",
+                authorization="Bearer any",
+            )
+
+    reply = virtual.run(main())
+
+    assert (reply.status, reply.body, reply.headers.get("x-query-reason")) == (200, b"{}", None)
+    assert reply.headers["x-query-route"] == "fast"

@@ -72,7 +72,10 @@ class Wired:
             await native.serve(self.service, exchange)
         else:
             endpoint, rest = self._found(path)
-            await respond(endpoint, self.service, exchange, rest)
+            if endpoint.serve is not None:
+                await endpoint.serve(self.service, exchange, rest)
+            else:
+                await respond(endpoint, self.service, exchange, rest)
         if not sent:
             return Reply(0, {}, b"")
         found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}

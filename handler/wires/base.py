@@ -254,7 +254,9 @@ class Service:
                     )
                 return await self.outcome(query, name, timeout_s=left_s, caller=caller, trace=trace)
 
-        everything = asyncio.ensure_future(asyncio.gather(*(one(query) for query in queries)))
+        everything = asyncio.gather(*(one(query) for query in queries))
+        # Once it is given up nobody asks how it ended, which would be logged as an error of ours.
+        everything.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         gone = asyncio.ensure_future(caller_left())
         waits: set[asyncio.Future[Any]] = {everything, gone}
         try:

@@ -22,7 +22,8 @@ def ndjson(count: int) -> list[Row]:
     count = max(count, WARM + ROUNDS_MIN * DIFFERENT)
     asked = [json.dumps({"text": text}).encode() + b"\n" for text in itertools.islice(texts(0), DIFFERENT)]
     warmed: list[float] = []
-    with Served(patient=False) as served:
+    # This is about memory: a neighbour's second must not make a line late.
+    with Served({"REQUEST_TIMEOUT_MS": "30000"}) as served:
 
         def lines() -> Iterator[bytes]:
             for number in range(count):
