@@ -52,6 +52,10 @@ evaluate *arguments: (_install "dev")
 capacity *arguments: (_install "serve") (_install "dev")
     {{ python }} -m lab.capacity "$@"
 
+# Measure what an instance of one vCPU answers, and what follows (30 s; `--write`: into docs/deployment.md, infra/)
+sizing *arguments: (_install "dev")
+    {{ python }} -m lab.sizing "$@"
+
 # Measure it against its limits (14 minutes; `just bench --short`: two; `--write`: into docs/performance.md)
 bench *arguments: (_install "serve") (_install "dev")
     {{ python }} -m lab.bench "$@"

@@ -36,9 +36,15 @@ def report(name: str, rows: Sequence[Row], *, on: str, page: Path | None = None)
         limit = f"  [{row.wanted}] {row.verdict.replace('*', '')}" if row.wanted else ""
         print(f"{row.what}: {row.seen}{limit}", flush=True)
     if page:
-        today = datetime.now(UTC).date().isoformat()
-        command = " ".join(["just", Path(sys.argv[0]).parent.name, *sys.argv[1:]])
-        put(name, "\n".join([*markdown(rows), "", f"Written by `{command}` on {today}: {on}."]), page)
+        put(name, "\n".join([*markdown(rows), "", written_by(on)]), page)
+
+
+def written_by(on: str) -> str:
+    """The line under a table: the command that was typed, when, and on what."""
+    path = Path(sys.argv[0])
+    name = path.parent.name if path.stem == "__main__" else path.stem
+    command = " ".join(["just", name, *sys.argv[1:]])
+    return f"Written by `{command}` on {datetime.now(UTC).date().isoformat()}: {on}."
 
 
 def put(name: str, text: str, page: Path) -> bool:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from lab.drive import Driver, Outcome, requests
 from lab.ops.image_smoke import ask, container, docker, until
+from lab.sizing import concurrency
 
 CALLERS = 16
 PORT = 8080
@@ -78,4 +79,6 @@ if __name__ == "__main__":
     )
     print("|---:|---:|---:|---:|---:|---:|---:|")
     rates = [with_cpus(cpus) for cpus in range(1, min(2, os.cpu_count() or 1) + 1)]
-    print(f"\nconcurrency of an instance of 1 vCPU: 0.1 s × {rates[0]:.0f}/s = {0.1 * rates[0]:.0f}")
+    print(
+        f"\nconcurrency of an instance of 1 vCPU: 0.1 s × {rates[0]:.0f}/s, under QUEUE_MIN: {concurrency(rates[0])}"
+    )
