@@ -101,6 +101,10 @@ runbook *arguments:
 drill *arguments: (_install "dev")
     {{ python }} -m lab.ops.drill "$@"
 
+# Prove that instances which live 15 s leave their metrics whole at an OpenTelemetry collector
+short-lived *arguments: (_install "dev") (_install "integrations")
+    {{ python }} -m lab.short_lived "$@"
+
 # Say which of Grafana's dashboards are not what monitoring/grafana/generate.py says (`--write`: write them)
 dashboards *arguments: (_install "dev")
     {{ python }} monitoring/grafana/generate.py "$@"

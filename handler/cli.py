@@ -152,7 +152,9 @@ def _check_machine(settings: Settings) -> None:
     from handler import listening
     from handler.machine import open_files
 
-    if (files := open_files(redis=bool(settings.redis_url))).connections < 1:
+    if (
+        files := open_files(redis=bool(settings.redis_url), export=settings.export is not None)
+    ).connections < 1:
         raise SettingsError(files.shortage)
     try:
         listening.bind(settings.host, settings.port).close()

@@ -61,13 +61,15 @@ def prometheus_name(name: str, unit: str, *, counter: bool) -> str:
 class Receiver:
     """Listens on a port of 127.0.0.1. Use as a context manager.
 
-    status   what pushes are answered with
-    stall_s  how long an answer takes
+    status       what pushes are answered with
+    stall_s      how long an answer takes
+    connections  how many have been made
     """
 
     def __init__(self, port: int = 0) -> None:
         self.status = 200
         self.stall_s = 0.0
+        self.connections = 0
         self.headers: list[dict[str, str]] = []
         self.requests: list[tuple[str, bytes]] = []
         self._change = threading.Condition()
@@ -75,6 +77,10 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                receiver.connections += 1
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))

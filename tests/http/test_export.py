@@ -1,6 +1,7 @@
 """Metrics and traces of a real process, at a receiver: all of them, and never at an answer's cost."""
 
 import concurrent.futures
+import os
 import sys
 import threading
 from collections import Counter
@@ -96,6 +97,23 @@ def test_a_receiver_that_never_answers_does_not_hold_up_the_end() -> None:
             # A drain that is late ends with 1.
             assert served.terminate() == 0
             assert served.events()[-1] == "stopped"
+
+
+def test_pushes_hold_no_more_files_than_are_kept_for_them() -> None:
+    from handler.machine import EXPORT_FILES, OWN_FILES
+
+    with Receiver() as receiver:
+        receiver.stall_s = 60.0
+        settings = sending_to(
+            receiver.url, OTEL_TRACES_SAMPLER="always_on", OTEL_BSP_SCHEDULE_DELAY="100", LANES="1"
+        )
+        with Served(settings) as served:
+            served.ask("q")
+            eventually(lambda: receiver.connections == 2, "both signals are on their way")
+            served.client.close()
+            held = os.listdir(f"/proc/{served.process.pid}/fd")
+
+    assert len(held) <= OWN_FILES + EXPORT_FILES
 
 
 def test_a_receiver_that_comes_back_is_told_of() -> None:
