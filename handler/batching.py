@@ -462,22 +462,26 @@ class Batcher:
         """Take batches until cancelled. Ends in no other way: its owner ends the process if it does."""
         lane = self._running
         self._running += 1
-        loop = asyncio.get_running_loop()
         try:
             while True:
-                if not len(self.plan):
+                if len(self.plan):
+                    await self._turn(lane)
+                else:
                     await self._pause()
-                    continue
-                batch, dropped = self.plan.take(loop.time(), self.lanes - len(self._busy_since))
-                for ticket, reason in dropped:
-                    self._telemetry.dropped(reason)
-                    ticket.fail(DeadlineExceeded("the query's time was over before a lane was free"))
-                if batch:
-                    left = loop.time()
-                    await self._run(lane, batch)
-                    self.plan.ran(batch, (loop.time() - left) / self.lanes)
         finally:
             self._running -= 1
+
+    async def _turn(self, lane: int) -> None:
+        """Take a batch and run it. An idle lane keeps nothing of it, such as a model that was swapped since."""
+        loop = asyncio.get_running_loop()
+        batch, dropped = self.plan.take(loop.time(), self.lanes - len(self._busy_since))
+        for ticket, reason in dropped:
+            self._telemetry.dropped(reason)
+            ticket.fail(DeadlineExceeded("the query's time was over before a lane was free"))
+        if batch:
+            left = loop.time()
+            await self._run(lane, batch)
+            self.plan.ran(batch, (loop.time() - left) / self.lanes)
 
     def _wake(self) -> None:
         while self._idle:

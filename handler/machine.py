@@ -4,6 +4,7 @@ A container sees all of the host's cores, but its affinity mask and its cgroup
 quota (version 1 or 2) say how many it gets.
 """
 
+import contextlib
 import math
 import os
 import resource
@@ -72,6 +73,17 @@ def raise_open_files(wanted: int) -> int:
         soft = wanted if hard == unlimited else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == unlimited else soft
+
+
+def give_memory_back() -> None:
+    """Give freed memory back to the system, where the C library can (glibc). Blocks for some milliseconds.
+
+    What a model has taken is scattered over the heap, and glibc keeps it when it is freed.
+    """
+    import ctypes  # only for who swaps a model
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cpu_quota(cgroup: Path, own: Path) -> float | None:

@@ -153,7 +153,7 @@ class Router:
         self._learnt = learnt
         self.digest = manifest.digest
         self.version = manifest.version
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._session = session
 
     @property
@@ -198,7 +198,7 @@ class Router:
     def seen(self, text: str) -> list[tuple[int, int]]:
         """Say which characters of a text the model reads: (start, end) in code points, in order."""
         limits = self.manifest.limits
-        encoding = self._tokenizer.encode(normalise(text, limits).text)
+        encoding = self.tokenizer.encode(normalise(text, limits).text)
         content = [place for place in encoding.offsets if place[1] > place[0]]
         if len(content) > limits.tokens_max:
             tail = content[len(content) - limits.tail_tokens_max :]
@@ -214,7 +214,7 @@ class Router:
 
     def token_ids(self, queries: Sequence[Normalised]) -> list[list[int]]:
         """Each query's token ids, [CLS] and [SEP] among them, before its middle is cut out."""
-        encodings = self._tokenizer.encode_batch_fast([query.text for query in queries])
+        encodings = self.tokenizer.encode_batch_fast([query.text for query in queries])
         return [encoding.ids for encoding in encodings]
 
     def _infer(
@@ -338,25 +338,35 @@ def files_state(folder: Path, loaded: Manifest | None) -> FilesState:
     return "present"
 
 
-def load(folder: Path, *, threads: int = 1) -> Router:
+def load(folder: Path, *, threads: int = 1, beside: Router | None = None) -> Router:
     """Open a model folder, verified to the last byte and proven on its golden queries.
 
     threads  ONNX Runtime's threads within one run
+    beside   a model that is loaded already, whose tokenizer is shared where the file is the same
 
     The bytes that are hashed are the bytes that are used. Raises `ModelError`.
     """
     manifest = read_manifest(folder)
     content = {name: _verified(folder / name, sha256) for name, sha256 in manifest.files.items()}
-    try:
-        tokenizer = Tokenizer.from_buffer(content[TOKENIZER])
-    except Exception as exc:  # tokenizers raises plain Exception
-        raise ModelError(f"{folder / TOKENIZER} is not a tokenizer: {exc}") from None
-    tokenizer.no_padding()  # we pad and cut ourselves, once per batch
-    tokenizer.no_truncation()
+    if beside is not None and beside.manifest.files[TOKENIZER] == manifest.files[TOKENIZER]:
+        # Reading one holds the interpreter for over 10 ms, in which no query is answered; freeing one, for 4.
+        tokenizer = beside.tokenizer
+    else:
+        tokenizer = _tokenizer(content[TOKENIZER], folder)
     learnt = LearntNeed(content[NEED]) if manifest.outcomes is not None else None
     router = Router(manifest, tokenizer, session(content[GRAPH], threads, str(folder / GRAPH)), learnt)
     _prove(router, folder)
     return router
+
+
+def _tokenizer(content: bytes, folder: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as exc:  # tokenizers raises plain Exception
+        raise ModelError(f"{folder / TOKENIZER} is not a tokenizer: {exc}") from None
+    tokenizer.no_padding()  # we pad and cut ourselves, once per batch
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def session(graph: bytes, threads: int = 1, name: str = GRAPH) -> ort.InferenceSession:

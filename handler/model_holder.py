@@ -173,6 +173,7 @@ class ModelHolder:
         self._policy_file = file
         if self._serving is None or router is not self._serving.router:
             self._since = self._now()
+            self._files = None  # what was seen of the old one's files must not keep it
         self._serving = Serving(router, policy)
         self.reason = None
         self._placed(self._serving)

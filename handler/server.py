@@ -60,16 +60,20 @@ STDOUT = 1
 class Process:
     """The life of one gateway process, from its first task to the last answer."""
 
-    def __init__(self, parts: Parts, bound: socket.socket, files: Files) -> None:
+    def __init__(
+        self, parts: Parts, bound: socket.socket, files: Files, first_load: "Future[Router]"
+    ) -> None:
         """
-        bound  the socket that holds the address
-        files  how many connections may be open
+        bound       the socket that holds the address
+        files       how many connections may be open
+        first_load  the model, which is opened meanwhile
         """
         self.parts = parts
         self.settings = parts.settings
         self.log = parts.log
         self._bound = bound
         self._files = files
+        self._first_load: Future[Router] | None = first_load
         self._ending = asyncio.Event()
 
     def end(self) -> None:
@@ -80,7 +84,7 @@ class Process:
         """Read again what stands in files. Called on the event loop."""
         self.parts.follower.nudge()
 
-    async def run(self, first_load: "Future[Router]") -> None:
+    async def run(self) -> None:
         """Serve until told to end, then drain.
 
         Lanes and listener share one task group: if one of them dies, all do, and
@@ -91,7 +95,7 @@ class Process:
             background = [
                 tasks.create_task(self.parts.batcher.run_lane()) for _ in range(self.parts.batcher.lanes)
             ]
-            background.append(tasks.create_task(self._settle(first_load)))
+            background.append(tasks.create_task(self._settle()))
             if self.parts.gateway.l2:
                 background.append(tasks.create_task(self.parts.gateway.l2.run()))
             if self.parts.gateway.shadow:
@@ -159,23 +163,25 @@ class Process:
             log_enabled=False,
         )
 
-    async def _settle(self, first_load: "Future[Router]") -> None:
+    async def _settle(self) -> None:
         """Load the model, and from then on spare all that stands now the garbage collector's look.
 
         A full collection would take 50 ms of silence every so many thousand queries
         (docs/decisions/0007).
         """
         asyncio.get_running_loop().call_later(START_MAX_S, gc.enable)  # though no model comes
-        await self.parts.model.fill(first_load)
+        await self.parts.model.fill(self._first_load)
+        self._first_load = None  # it would keep its model when that was swapped long since
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS)
         gc.enable()
         # On a thread: the volume that it stands on may hang.
         followed = aside.start(lambda: followed_model(self.settings, self.parts.model), "follow MODEL_PATH")
         self.parts.follower.add(await asyncio.wrap_future(followed))
-        if self.parts.gateway.shadow is not None and self.settings.shadow_folder is not None:
+        shadow, folder = self.parts.gateway.shadow, self.settings.shadow_folder
+        if shadow is not None and folder is not None:
             # After the model in service, which queries wait for.
-            self.parts.follower.add(followed_shadow(self.settings.shadow_folder, self.parts.gateway.shadow))
+            self.parts.follower.add(followed_shadow(self.settings, folder, self.parts.model, shadow))
 
     async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
         """Answer all that was accepted, then close.
@@ -323,13 +329,14 @@ def _serve(settings: Settings, log: Log, signals: Signals) -> int:
     except SettingsError:
         bound.close()
         raise
-    process = Process(parts, bound, files)
+    process = Process(parts, bound, files, first_load)
+    del first_load  # it holds the model
     # Not `uvloop.run`: it would wait for threads that ask a silent name server.
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     signals.attach(process, loop)
     try:
-        loop.run_until_complete(process.run(first_load))
+        loop.run_until_complete(process.run())
     except* Exception as failures:
         for failure in _leaves(failures):
             if isinstance(failure, UnknownTask):

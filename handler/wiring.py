@@ -4,11 +4,13 @@
 do, and when they start and end, is elsewhere: `server.py`.
 """
 
+import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,7 +24,7 @@ from handler.health import Health
 from handler.keys import Keyring
 from handler.l2 import L2, OneServer, Servers
 from handler.log import Log
-from handler.machine import usable_cpus
+from handler.machine import give_memory_back, usable_cpus
 from handler.model_holder import ModelHolder, Serving
 from handler.policy import Policy, UnknownTask
 from handler.policy_file import PolicyError, PolicyFile
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from handler.model import Router
     from handler.otlp import Exporter
 
+# After the last query that may still use it, an old model is freed.
+FREED_S = 1.0
 # A start waits so long for a file of keys.
 KEYS_READ_S = 5.0
 # No model run takes this long: a lane that does hangs, and the process is not alive.
@@ -182,19 +186,39 @@ def _followed(
 
 def followed_model(settings: Settings, model: ModelHolder) -> Followed:
     """The model on disk, once there is one in service: the next is verified and proven, then swapped in."""
-    refuses = (ModelError, PolicyError, UnknownTask)
-    load = partial(load_router, settings)
-    return Followed("MODEL_PATH", "model", (model.folder,), load, model.swap, refuses)
+    return _followed_folder("MODEL_PATH", "model", settings.model_folder, settings, model, model.swap)
 
 
-def followed_shadow(folder: Path, shadow: Shadow) -> Followed:
-    """The shadow on disk, its first reading included: nobody waits for it, and none is no trouble for a query."""
-    from handler.model import load
+def followed_shadow(settings: Settings, folder: Path, model: ModelHolder, shadow: Shadow) -> Followed:
+    """The shadow on disk, its first reading included: no query waits for it, or minds that there is none."""
+    return _followed_folder("SHADOW_MODEL_PATH", "shadow", folder, settings, model, shadow.place, first=True)
 
-    refuses = (ModelError, PolicyError, UnknownTask)
-    return Followed(
-        "SHADOW_MODEL_PATH", "shadow", (folder,), partial(load, folder), shadow.place, refuses, first=True
-    )
+
+def _followed_folder(
+    setting: str,
+    what: str,
+    folder: Path,
+    settings: Settings,
+    model: ModelHolder,
+    place: "Callable[[Router], dict[str, Any]]",
+    *,
+    first: bool = False,
+) -> Followed:
+    # By then every query that began with the old model was answered, or its time was over.
+    freed_s = settings.request_timeout_ms / 1000 + FREED_S
+
+    def load() -> "Router":
+        from handler import model as models
+
+        return models.load(folder, beside=model.serving.router)
+
+    def put(router: "Router") -> dict[str, Any]:
+        facts = place(router)
+        loop = asyncio.get_running_loop()
+        loop.call_later(freed_s, aside.start, give_memory_back, "give memory back")
+        return facts
+
+    return Followed(setting, what, (folder,), load, put, (ModelError, PolicyError, UnknownTask), first=first)
 
 
 def _followed_keys(setting: str, path: str, keyring: Keyring) -> Followed:

@@ -215,8 +215,9 @@ class Server:
 
     def text(self) -> str:
         """All that it wrote to its standard streams."""
-        self._log.seek(0)
-        return self._log.read()
+        # Not by the file's own position, which the process shares: what it writes meanwhile would land there.
+        file = self._log.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     # What it uses.
 

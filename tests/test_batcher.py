@@ -1,6 +1,7 @@
 """`Batcher` on virtual time: lanes, company, failures."""
 
 import asyncio
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -131,6 +132,21 @@ def test_a_full_queue_answers_at_once() -> None:
             await asyncio.gather(*waiting)
 
     virtual.run(main())
+
+
+def test_an_idle_lane_keeps_nothing_of_the_model_that_it_ran() -> None:
+    async def main() -> bool:
+        async with House() as house:
+            model = FakeRouter()
+            freed = weakref.ref(model)
+            asked = ticket(house, "q")
+            asked.scorer = model
+            await house.batcher.submit(asked)
+            await asyncio.sleep(0)
+            del asked, model
+            return freed() is None
+
+    assert virtual.run(main())
 
 
 def test_a_batcher_without_all_its_lanes_is_not_alive() -> None:

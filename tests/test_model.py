@@ -791,3 +791,21 @@ def test_queries_of_one_length_share_one_run() -> None:
 
 def test_one_long_query_does_not_make_its_short_neighbours_long() -> None:
     assert by_length([16, 100, 16, 17]) == [[1], [3, 0, 2]]
+
+
+def test_a_model_that_is_loaded_beside_another_shares_its_tokenizer(tmp_path: Path) -> None:
+    first = load(make_toy(tmp_path / "first"))
+
+    assert load(make_toy(tmp_path / "second"), beside=first).tokenizer is first.tokenizer
+
+
+def test_a_model_with_another_tokenizer_reads_its_own(tmp_path: Path) -> None:
+    first = load(make_toy(tmp_path / "first"))
+    folder = make_toy(tmp_path / "second")
+    (folder / TOKENIZER).write_bytes(toy_tokenizer((*WORDS, "another")))
+    accept_files(folder)
+
+    second = load(folder, beside=first)
+
+    assert second.tokenizer is not first.tokenizer
+    assert second.token_ids([Normalised("another")]) != first.token_ids([Normalised("another")])

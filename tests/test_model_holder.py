@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import weakref
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,17 @@ def test_a_query_that_has_begun_ends_with_the_model_it_began_with() -> None:
     holder.swap(with_version("new", "b"))
 
     assert (begun.router.version, holder.serving.router.version) == ("old", "new")
+
+
+def test_a_model_that_was_swapped_is_kept_by_nobody(tmp_path: Path) -> None:
+    holder = ModelHolder(tmp_path, load_fake, Log(io.StringIO()))
+    holder.place(with_version("old", "a"))
+    old = weakref.ref(holder.serving.router)
+    holder.files()
+
+    holder.swap(with_version("new", "b"))
+
+    assert old() is None
 
 
 def test_a_folder_that_was_only_touched_changes_nothing() -> None:
