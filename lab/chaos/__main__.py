@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from lab.chaos import connections, crowd, deaths, ndjson, overload, restarts, small, soak
+from lab.chaos import connections, crowd, deaths, ndjson, overload, restarts, small, soak, swap
 from lab.launch import open_files_max
 from lab.pages import DOCS, Skipped, machine, report
 from lab.rows import Row
@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "connections": lambda _: connections.connections(),
     "restarts": lambda asked: restarts.restarts(asked.restarts),
     "deaths": lambda _: deaths.deaths(),
+    "swap": lambda asked: swap.swap(asked.swaps),
     "small": lambda _: small.small(),
     "soak": lambda asked: soak.soak(asked.soak),
     "ndjson": lambda asked: ndjson.ndjson(asked.lines),
@@ -38,6 +39,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="length of a flood (default 60)")
     parser.add_argument("--restarts", type=int, default=20, help="SIGTERMs under load (default 20)")
+    parser.add_argument("--swaps", type=int, default=10, help="models swapped under load (default 10)")
     parser.add_argument(
         "--soak", type=float, default=600.0, help="seconds of mixed load in soak (default 600)"
     )

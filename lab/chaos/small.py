@@ -1,21 +1,18 @@
 """On little: one CPU and 512 MiB, a root that cannot be written, no user of note, no home."""
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+from lab.chaos.limits import one_cpu_and_512_mib
 from lab.drive import Driver, poisson, requests
 from lab.launch import Served
 from lab.pages import Skipped
 from lab.rows import Row, holds
 
-CGROUP = Path("/sys/fs/cgroup")
-MEMORY_BYTES = 512 * 1024 * 1024
 NOBODY = "65534"
 
 
@@ -31,15 +28,15 @@ def small() -> list[Row]:
 
 def _one_cpu_and_512_mib() -> list[Row]:
     """One CPU and 512 MiB."""
-    with _cgroup() as groups:
-        enter = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
-        wrapped = ["sh", "-c", f'{enter}; exec "$@"', "sh"]
-        with Served(wrapped_in=wrapped, patient=False) as served:
-            lanes = served.deep()["checks"]["batch_processor"]["lanes"]
-            with Driver(served.port) as driver:
-                seen = driver.open(requests(4), poisson(2000, seed=4), seconds=10.0)
-            peak_mb = served.memory_mb
-            code = served.terminate()
+    with (
+        one_cpu_and_512_mib() as wrapped,
+        Served(wrapped_in=wrapped, patient=False) as served,
+    ):
+        lanes = served.deep()["checks"]["batch_processor"]["lanes"]
+        with Driver(served.port) as driver:
+            seen = driver.open(requests(4), poisson(2000, seed=4), seconds=10.0)
+        peak_mb = served.memory_mb
+        code = served.terminate()
     lived = code == 0 and seen.lost == 0 and seen.codes.keys() <= {200, 429}
     return [
         holds("1 CPU, 512 MiB (a cgroup): lanes", str(lanes), "1", lanes == 1),
@@ -87,32 +84,3 @@ def _read_only_as_nobody() -> list[Row]:
     return [
         holds("read-only root, user 65534, no home", seen, "answers, ends with 0", (code, ended) == (200, 0))
     ]
-
-
-@contextlib.contextmanager
-def _cgroup() -> Iterator[list[Path]]:
-    """A cgroup (version 1) below our own, with one CPU and 512 MiB."""
-    own = dict(
-        re.findall(r"^\d+:(cpu|memory)[^:]*:(.*)$", Path("/proc/self/cgroup").read_text("utf-8"), re.M)
-    )
-    limits = {
-        "cpu": {"cpu.cfs_period_us": 100_000, "cpu.cfs_quota_us": 100_000},
-        "memory": {"memory.limit_in_bytes": MEMORY_BYTES},
-    }
-    made: list[Path] = []
-    try:
-        for controller, values in limits.items():
-            group = (
-                CGROUP / controller / own.get(controller, "/").lstrip("/") / f"query-gateway-{os.getpid()}"
-            )
-            try:
-                group.mkdir()
-                made.append(group)
-                for name, value in values.items():
-                    (group / name).write_text(str(value), encoding="utf-8")
-            except OSError as exc:
-                raise Skipped(f"no cgroup of our own can be made here ({exc.strerror})") from None
-        yield made
-    finally:
-        for group in made:
-            group.rmdir()

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import signal
 import threading
 from pathlib import Path
 from typing import Any
 
-from lab.launch import Served, eventually
+from handler.offline import LocalRouter
+from lab import second_model
+from lab.launch import MODEL, Served, eventually
 from tests.models import LIMITS, change, make_toy
 
 
@@ -76,3 +79,42 @@ def test_a_model_that_is_mended_is_taken_up(tmp_path: Path) -> None:
         change(folder, limits=LIMITS | {"tail_chars_max": 101})
 
         eventually(lambda: version(served) != first, "the mended model is in service")
+
+
+def test_models_that_answer_differently_are_never_mixed_and_leave_no_memory_behind(tmp_path: Path) -> None:
+    models = [MODEL, second_model.make(tmp_path / "second")]
+    link = tmp_path / "models"
+    link.symlink_to(models[0])
+    answers: list[tuple[str, str, str]] = []
+    over = threading.Event()
+
+    with Served({"MODEL_PATH": str(link), "CACHE_L1_SIZE": "10"}) as served:
+
+        def ask() -> None:
+            while not over.wait(0.005):
+                text = f"summarize page {len(answers) // 2}"  # each twice: the second may come from the cache
+                answer = served.ask(text)
+                answers.append((text, answer.headers["x-model-version"], answer.json()["task"]))
+
+        for number in range(20):
+            served.ask(f"warm {number}")
+        before_mb = served.memory_mb
+        asking = threading.Thread(target=ask)
+        asking.start()
+        for number in range(1, 4):
+            (tmp_path / "next").symlink_to(models[number % 2])
+            os.replace(tmp_path / "next", link)
+            served.process.send_signal(signal.SIGHUP)
+            eventually(lambda: swaps(served) == number, "the other model is in service")  # noqa: B023
+        over.set()
+        asking.join()
+        eventually(lambda: served.memory_mb < 1.15 * before_mb, "the memory of the old ones is given back")
+
+    own = {local.router.version: local for local in map(LocalRouter.open, models)}
+    assert {version for _, version, _ in answers} == set(own)
+    assert all(own[version].classify_one(text).task == task for text, version, task in answers)
+
+
+def swaps(served: Served) -> int:
+    """How many models have taken another's place."""
+    return sum(line["event"] == "model_loaded" and "replaces" in line for line in served.lines())
