@@ -12,7 +12,7 @@ default:
 serve *arguments: (_install "serve")
     @exec .venv/bin/query-gateway serve "$@"
 
-# Install what the tests need (once) and run them: `just test tests/test_plan.py -x`
+# Install what the tests need (once) and run them: `just test tests/test_batching_plan.py -x`
 test *arguments: (_install "dev")
     {{ python }} -m pytest "$@"
 

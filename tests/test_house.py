@@ -274,6 +274,38 @@ def test_what_the_serving_lock_lacks_of_what_its_members_declare_is_named() -> N
     assert declared - served <= left_out
 
 
+# Tests
+
+# What is no test of a module: whole gateways, whole commands, and the repository itself.
+OF_THE_WHOLE = {
+    "tests/test_house.py",
+    "tests/test_install.py",
+    "tests/test_wheel.py",
+    "tests/build/test_pipeline.py",
+    "tests/l2/test_redis_failures.py",
+    "tests/l2/test_shared_cache.py",
+}
+WHOLE_GATEWAYS = {"http", "threats"}
+FOLDERS_OF_MODULES = ("handler", "handler/wires", "build/router_training", "build", "lab")
+
+
+def test_a_file_of_tests_is_named_after_the_module_that_it_tests() -> None:
+    modules = {
+        path.stem
+        for folder in FOLDERS_OF_MODULES
+        for path in (ROOT / folder).iterdir()
+        if path.stem[0] != "_"
+    }
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if path.parent.name not in WHOLE_GATEWAYS]
+
+    def named(path: Path) -> bool:
+        words = path.stem.removeprefix("test_").split("_")
+        return any("_".join(words[:count]) in modules for count in range(1, len(words) + 1))
+
+    strange = {str(path.relative_to(ROOT)) for path in files if not named(path)}
+    assert strange == OF_THE_WHOLE
+
+
 # What is committed
 
 

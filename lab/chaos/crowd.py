@@ -16,7 +16,11 @@ from lab.texts import texts
 
 QUEUE_MIN = 64  # the default of the setting
 TIMEOUT_S = 1.0  # the default of REQUEST_TIMEOUT_MS
-LEVELS = {12: (1, 4, 8, 16, 40, 64), 150: (1, 4, 16, 40, 60), 2000: (1, 16, 40, 60)}  # callers, by words a text
+LEVELS = {
+    12: (1, 4, 8, 16, 40, 64),
+    150: (1, 4, 16, 40, 60),
+    2000: (1, 16, 40, 60),
+}  # callers, by words a text
 # 60 is what an instance of one vCPU is given at most (`lab.sizing`).
 NEIGHBOURS = {12: (4, 16), 150: (16,)}
 STORM = (256, 1024)

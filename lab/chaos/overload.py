@@ -1,15 +1,11 @@
 """More queries than can be answered: who gets what, and what is left afterwards."""
 
-import contextlib
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from lab.drive import Driver, percentile, poisson, requests
-from lab.launch import Served, apart, eventually
+from lab.full import full_gateway
+from lab.launch import Served, apart
 from lab.measure import Rate, capacity, closed, known, median
 from lab.rows import Row, at_least, at_most, holds
 
@@ -122,7 +118,7 @@ def _ordinary_again_s(served: Served) -> float:
 
 def _costs() -> tuple[Rate, Rate]:
     """A hit and a refusal, in turns from one gateway: what it costs, not what its neighbours do."""
-    with _full() as served:
+    with apart() as cpus, full_gateway(queue_max=1, cpus=cpus.gateway[:1]) as (served, _):
         rounds = [
             (
                 closed(served, known("known"), seconds=1.5),
@@ -136,30 +132,8 @@ def _costs() -> tuple[Rate, Rate]:
 
 def _refusal_us(per_s: float) -> float:
     """What a refusal costs gateway and driver when refusals come as a flood does, each by itself."""
-    with _full() as served:
+    with apart() as cpus, full_gateway(queue_max=1, cpus=cpus.gateway[:1]) as (served, _):
         began = served.cpu_s + time.process_time()
         with Driver(served.port) as driver:
             seen = driver.open(requests(3), poisson(per_s, seed=3), seconds=3.0)
         return (served.cpu_s + time.process_time() - began) / seen.offered * 1e6
-
-
-@contextlib.contextmanager
-def _full() -> Iterator[Served]:
-    """A gateway that knows one query, and whose only lane and queue stay taken."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        settings = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "1", "REQUEST_TIMEOUT_MS": "60000"}
-        gate = Path(folder) / "gate"
-        gate.touch()
-        served = stack.enter_context(
-            Served(settings, fault=f"gate:{gate}", cpus=stack.enter_context(apart()).gateway[:1])
-        )
-        assert served.ask("known").status_code == 200
-        gate.unlink()
-        callers = stack.enter_context(ThreadPoolExecutor(2))
-        stack.callback(served.process.kill)
-        callers.submit(served.ask, "takes the lane")
-        eventually(lambda: served.metric("query_gateway_active_requests") == 1, "the lane is taken")
-        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 0, "by that query")
-        callers.submit(served.ask, "waits")
-        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 1, "the queue is full")
-        yield served

@@ -1,45 +1,20 @@
 """Past what it can answer: late refusals, hits as ever, and nobody lost. A real process each."""
 
-import concurrent.futures
-import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from handler.refusals import HOLD_MIN_S
 from lab.drive import Driver, Outcome, poisson, requests
+from lab.full import full_gateway
 from lab.launch import Served, eventually
 
 
-@contextlib.contextmanager
-def full_gateway(folder: Path) -> Iterator[tuple[Served, Path]]:
-    """A gateway that knows one query, and whose only lane and queue are taken until the gate opens."""
-    gate = folder / "gate"
-    gate.touch()
-    settings = {"LANES": "1", "BATCH_MAX_SIZE": "1", "QUEUE_MAX": "2", "REQUEST_TIMEOUT_MS": "20000"}
-    with (
-        Served(settings, fault=f"gate:{gate}") as served,
-        concurrent.futures.ThreadPoolExecutor(3) as callers,
-    ):
-        assert served.ask("known").status_code == 200
-        gate.unlink()
-        waiting = [callers.submit(served.ask, "the lane takes this one")]
-        eventually(lambda: served.metric("query_gateway_active_requests") == 1, "the lane is taken")
-        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 0, "by the first query")
-        waiting += [callers.submit(served.ask, text) for text in ("this waits", "so does this")]
-        eventually(lambda: served.metric("query_gateway_batch_queue_size") == 2, "the queue is full")
-        yield served, gate
-        gate.touch()
-        assert [caller.result().status_code for caller in waiting] == [200] * 3
-
-
-def test_past_the_queues_bound_a_query_is_told_429_with_a_time_to_come_back(tmp_path: Path) -> None:
-    with full_gateway(tmp_path) as (served, _):
+def test_past_the_queues_bound_a_query_is_told_429_with_a_time_to_come_back() -> None:
+    with full_gateway(queue_max=2) as (served, _):
         refused = served.ask("one too many", **{"x-request-id": "late"})
 
         assert refused.status_code == 429
@@ -50,8 +25,8 @@ def test_past_the_queues_bound_a_query_is_told_429_with_a_time_to_come_back(tmp_
         assert served.metric(name) == 1
 
 
-def test_a_refused_caller_hears_of_it_late(tmp_path: Path) -> None:
-    with full_gateway(tmp_path) as (served, _):
+def test_a_refused_caller_hears_of_it_late() -> None:
+    with full_gateway(queue_max=2) as (served, _):
         asked = time.monotonic()
 
         assert served.ask("one too many").status_code == 429
@@ -59,8 +34,8 @@ def test_a_refused_caller_hears_of_it_late(tmp_path: Path) -> None:
         assert time.monotonic() - asked >= 0.9 * HOLD_MIN_S  # the loop's clock ticks in milliseconds
 
 
-def test_a_refused_query_of_many_is_told_late_too(tmp_path: Path) -> None:
-    with full_gateway(tmp_path) as (served, gate):
+def test_a_refused_query_of_many_is_told_late_too() -> None:
+    with full_gateway(queue_max=2) as (served, gate):
         opens = threading.Timer(HOLD_MIN_S, gate.touch)
         opens.start()
         asked = time.monotonic()
@@ -71,15 +46,15 @@ def test_a_refused_query_of_many_is_told_late_too(tmp_path: Path) -> None:
         assert time.monotonic() - asked >= 0.9 * HOLD_MIN_S  # the loop's clock ticks in milliseconds
 
 
-def test_hits_are_served_while_misses_are_shed(tmp_path: Path) -> None:
-    with full_gateway(tmp_path) as (served, _):
+def test_hits_are_served_while_misses_are_shed() -> None:
+    with full_gateway(queue_max=2) as (served, _):
         for i in range(20):
             assert served.ask(f"shed {i}").status_code == 429
             assert served.ask("known").headers["x-cache"] == "l1"
 
 
-def test_a_gateway_that_sheds_is_ready(tmp_path: Path) -> None:
-    with full_gateway(tmp_path) as (served, _):
+def test_a_gateway_that_sheds_is_ready() -> None:
+    with full_gateway(queue_max=2) as (served, _):
         assert served.ask("one too many").status_code == 429
 
         assert served.client.get("/health/ready").status_code == 200
@@ -87,8 +62,8 @@ def test_a_gateway_that_sheds_is_ready(tmp_path: Path) -> None:
         assert served.metric("query_gateway_batch_queue_fullness") == 1
 
 
-def test_service_is_ordinary_again_once_the_flood_is_over(tmp_path: Path) -> None:
-    with full_gateway(tmp_path) as (served, gate):
+def test_service_is_ordinary_again_once_the_flood_is_over() -> None:
+    with full_gateway(queue_max=2) as (served, gate):
         assert served.ask("one too many").status_code == 429
 
         gate.touch()
