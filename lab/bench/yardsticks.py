@@ -3,6 +3,7 @@
     python -m lab.bench.yardsticks litestar PORT     a bare Litestar handler on our structs
     python -m lab.bench.yardsticks granian PORT      a bare ASGI app on the same server
     python -m lab.bench.yardsticks fastapi PORT      FastAPI, uvicorn, and a model run per request
+    python -m lab.bench.yardsticks tuned PORT        the same, its model opened as the gateway opens it
     python -m lab.bench.yardsticks alone SECONDS [N] tokenizers and ONNX Runtime in a loop, N queries a run
     python -m lab.bench.yardsticks floor             import what serving imports, open the model, score once
 
@@ -66,16 +67,23 @@ def granian_app() -> Any:
     return app
 
 
-def fastapi_app() -> Any:
-    """What one would write first: no cache, no batches; a run per request, on FastAPI's own threads."""
+def fastapi_app(tuned: bool) -> Any:
+    """What one would write first: no cache, no batches; a run per request, on FastAPI's own threads.
+
+    tuned  ONNX Runtime has one thread, which does not spin, instead of its own choice
+    """
+    import onnxruntime as ort
     from fastapi import FastAPI
     from pydantic import BaseModel
 
-    from handler.model import load
+    from handler.model import GRAPH, load
     from handler.policy import Policy, decide
     from handler.query import normalise
 
-    router = load(Path(os.environ["MODEL_PATH"]))
+    folder = Path(os.environ["MODEL_PATH"])
+    router = load(folder)
+    if not tuned:
+        router._session = ort.InferenceSession(str(folder / GRAPH))
     policy = Policy.of_routes(router.manifest.tasks, router.manifest.policy)
     app = FastAPI(openapi_url=None)
 
@@ -97,10 +105,10 @@ def fastapi_app() -> Any:
     return app
 
 
-def serve_fastapi(port: int) -> None:
+def serve_fastapi(port: int, *, tuned: bool) -> None:
     import uvicorn
 
-    uvicorn.run(fastapi_app(), host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    uvicorn.run(fastapi_app(tuned), host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
 def alone(seconds: float, together: int = 1) -> dict[str, float]:
@@ -162,7 +170,7 @@ if __name__ == "__main__":
         print(json.dumps(alone(float(rest[0]), *map(int, rest[1:]))))
     elif kind == "floor":
         floor()
-    elif kind == "fastapi":
-        serve_fastapi(int(rest[0]))
+    elif kind in ("fastapi", "tuned"):
+        serve_fastapi(int(rest[0]), tuned=kind == "tuned")
     else:
         serve(litestar_app() if kind == "litestar" else granian_app(), int(rest[0]))
