@@ -11,7 +11,7 @@ missing() { echo "- $1" >&2 && echo "$1" >>"${NOT_PROVEN:-/dev/null}"; }
 has() { command -v "$1" >/dev/null || { missing "$2: $1 is not here" && return 1; }; }
 
 run "$bin/shellcheck" .ci/run scripts/*.sh requirements/*.sh
-run "$bin/hadolint" Dockerfile lab/ops/stand_ins/Dockerfile
+run "$bin/hadolint" Dockerfile infra/lambda/Dockerfile lab/ops/stand_ins/Dockerfile
 run "$bin/yamllint" --strict compose.yaml monitoring infra
 run "$bin/typos" README.md docs scripts monitoring infra handler compose.yaml Dockerfile justfile
 run "$bin/python" monitoring/grafana/generate.py
