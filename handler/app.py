@@ -34,7 +34,7 @@ from handler.wiring import Parts
 if TYPE_CHECKING:
     from handler.page import Page
 
-NOTHING_HERE = f"there is nothing here; queries are asked with POST {native.PATH}"
+NOTHING_HERE = f"there is nothing here; send queries with POST to {native.PATH}"
 
 
 def build(parts: Parts) -> Litestar:
@@ -236,7 +236,7 @@ def _translated(exc: Exception) -> GatewayError:
             return NotFound(NOTHING_HERE)
         if exc.status_code == 405:
             allowed = tuple((exc.headers or {}).items())
-            return MethodNotAllowed("this path is not asked with this method", headers=allowed)
+            return MethodNotAllowed("this path does not take this method", headers=allowed)
         if exc.status_code < 500:
             return ValidationError("the request cannot be read as HTTP/1.1 with a valid host")
     return from_bug(exc)

@@ -477,7 +477,7 @@ class Batcher:
         batch, dropped = self.plan.take(loop.time(), self.lanes - len(self._busy_since))
         for ticket, reason in dropped:
             self._telemetry.dropped(reason)
-            ticket.fail(DeadlineExceeded("the query's time was over before a lane was free"))
+            ticket.fail(DeadlineExceeded("the query's time ran out before a lane was free"))
         if batch:
             left = loop.time()
             await self._run(lane, batch)

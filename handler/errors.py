@@ -93,7 +93,7 @@ class ModelNotReady(GatewayError):
 
 
 class DeadlineExceeded(GatewayError):
-    """The query's time was over before its answer was there."""
+    """The query's time ran out before its answer was ready."""
 
     code = 504
     status = "DEADLINE_EXCEEDED"

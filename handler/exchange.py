@@ -107,7 +107,7 @@ class Exchange:
         except asyncio.CancelledError:
             if not late or task.uncancel():
                 raise
-            raise ValidationError(f"the body had not come in full after {within_s:g} s") from None
+            raise ValidationError(f"the body had not arrived in full after {within_s:g} s") from None
         finally:
             timer.cancel()
         encoding = self.asked.content_encoding
@@ -145,7 +145,7 @@ class Exchange:
                 async with asyncio.timeout(within_s):
                     chunk, more = await self.chunk()
             except TimeoutError:
-                raise ValidationError(f"no more of the body had come after {within_s:g} s") from None
+                raise ValidationError(f"no more of the body had arrived after {within_s:g} s") from None
             if chunk:
                 yield chunk
 

@@ -140,7 +140,7 @@ class Waiter(Generic[R]):
         if self.result.done():
             return
         if time.perf_counter() >= self._until:
-            self.fail(DeadlineExceeded("the query's time was over when its answer was there"))
+            self.fail(DeadlineExceeded("the query's time ran out before its answer was ready"))
         else:
             self.result.set_result(result)
 
@@ -154,7 +154,7 @@ class Waiter(Generic[R]):
         # While the caller is watched, this is the deadline's own timer, which may be a tick early:
         # to watch twice would read the caller's silence as a hang-up.
         if loop.time() >= self._deadline or self._caller_left is None or self._call is not None:
-            self.fail(DeadlineExceeded("the query's time was over before its answer was there"))
+            self.fail(DeadlineExceeded("the query's time ran out before its answer was ready"))
             return
         self._call = asyncio.ensure_future(self._caller_left())
         self._call.add_done_callback(self._caller_is_gone)

@@ -12,7 +12,7 @@ import re
 import secrets
 from pathlib import Path
 
-ACCEPTED = "SHA-256 digests (64 hex digits) of keys, apart by commas; `query-gateway key` makes both"
+ACCEPTED = "SHA-256 digests (64 hex digits) of keys, separated by commas; `query-gateway key` makes both"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 _COMMENT = re.compile(r"#.*")
 # What `sha256sum` writes of a file, and with --tag or on BSD: a digest beside a name, which says nothing here.
@@ -29,7 +29,7 @@ def digest(key: bytes) -> bytes:
 
 
 def read(text: str) -> tuple[bytes, ...]:
-    """Parse digests: 64 hex digits each, apart by commas, blanks or lines; `#` begins a comment.
+    """Parse digests: 64 hex digits each, separated by commas, blanks or lines; `#` begins a comment.
 
     Lines as `sha256sum` writes them, with a name beside the digest, are taken too.
     Raises `ValueError`, which never repeats what it saw: that may be a key.
@@ -42,7 +42,7 @@ def read(text: str) -> tuple[bytes, ...]:
         elif summed := _SUM.fullmatch(line):
             found.append(summed[1] or summed[2])
         else:
-            raise ValueError(f"line {number} holds what is no digest; accepted: {ACCEPTED}")
+            raise ValueError(f"line {number} is not a digest; accepted: {ACCEPTED}")
     return tuple(bytes.fromhex(digits) for digits in found)
 
 
@@ -65,7 +65,7 @@ class Keyring:
         self._seen: tuple[int, int, int] | None = None
         self.refresh()
         if not self._digests:
-            raise ValueError("there is no key in it, so nobody could ask")
+            raise ValueError("it holds no key, so nobody could ask")
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -93,7 +93,7 @@ class Keyring:
         try:
             text = _decoded(self._file.read_bytes())
         except UnicodeDecodeError:  # whose message would repeat bytes of the file
-            raise ValueError(f"it is no text in UTF-8; accepted: {ACCEPTED}") from None
+            raise ValueError(f"it is not text in UTF-8; accepted: {ACCEPTED}") from None
         self._digests = self._given + read(text)
         self._seen = seen
         return True

@@ -70,7 +70,7 @@ class LearntNeed:
                 self.of_word = arrays["of_word"].astype(np.float32)
                 self.rarity = arrays["rarity"].astype(np.float32)
         except Exception as exc:  # a zip's and an array's readers have no common exception
-            raise ModelError(f"{NEED} is no learnt need: {type(exc).__name__}") from None
+            raise ModelError(f"{NEED} is not a learnt need: {type(exc).__name__}") from None
         count = len(self.of_word)
         fits = (
             self.of_length.shape == (LENGTHS,)

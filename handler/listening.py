@@ -38,7 +38,7 @@ def resolve(host: str, port: int) -> Address:
     except (OSError, UnicodeError) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise CannotListen(
-            f"HOST={host!r} is no address of this machine and no name of one ({why})"
+            f"HOST={host!r} is neither an address of this machine nor the name of one ({why})"
         ) from None
     usable = [each for each in addresses if each[0] in (socket.AF_INET, socket.AF_INET6)]
     if not usable:

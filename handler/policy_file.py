@@ -94,7 +94,7 @@ def read(path: str | Path, *, fast_tasks: bool = False, threshold_given: bool = 
     except OSError as exc:
         raise PolicyError(f"{path} cannot be read ({exc.strerror})") from None
     if len(content) > BYTES_MAX:
-        raise PolicyError(f"{path} is no policy: it is over {BYTES_MAX} bytes")
+        raise PolicyError(f"{path} is not a policy: it is over {BYTES_MAX} bytes")
     policy = parse(content, str(path))
     if fast_tasks and policy.need:
         raise policy.error(
@@ -129,7 +129,7 @@ def parse(content: bytes, path: str) -> PolicyFile:
         found = re.search(r"\(at (?:line (\d+), column \d+|(end) of document)\)", str(exc))
         line = int(found[1]) if found and found[1] else text.rstrip().count("\n") + 1
         reason = re.sub(r" \(at .*\)$", "", str(exc))
-        raise PolicyError(f"{path}:{line}: this is no TOML: {reason}") from None
+        raise PolicyError(f"{path}:{line}: this is not TOML: {reason}") from None
     return _Reader(seen, path, _lines(text)).policy(hashlib.sha256(content).hexdigest()[:12])
 
 

@@ -40,7 +40,7 @@ CHALLENGE: Headers = {"www-authenticate": ("How to send a key.", {"type": "strin
 FAILURES: dict[int, Headers] = {
     400: {},
     401: CHALLENGE,
-    405: {"allow": ("What the path is asked with.", {"type": "string"})},
+    405: {"allow": ("The methods that the path takes.", {"type": "string"})},
     413: {},
     415: {},
     429: {"retry-after": ("Seconds after which to try again.", {"type": "string"})},

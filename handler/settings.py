@@ -145,7 +145,7 @@ class Settings(msgspec.Struct, frozen=True):
         str,
         Meta(
             pattern=r"[^\s,]",
-            description="Tasks that go to the fast path, by comma, instead of the model's own policy; "
+            description="Tasks that go to the fast path, separated by commas, instead of the model's own policy; "
             "all others go slow.",
         ),
     ] = ""
@@ -171,7 +171,7 @@ class Settings(msgspec.Struct, frozen=True):
     ] = 75
     cors_origins: Annotated[
         str,
-        _doc("Origins of web pages whose scripts may ask, by comma, or * for all; empty: none."),
+        _doc("Origins of web pages whose scripts may ask, separated by commas, or * for all; empty: none."),
     ] = ""
     request_timeout_ms: Annotated[
         Annotated[float, Meta(gt=0, le=60_000)],
@@ -203,7 +203,7 @@ class Settings(msgspec.Struct, frozen=True):
     queue_max: Annotated[
         Count,
         _doc(
-            "Queries that may wait in a short burst; more are told 429. Also how many of those are told late. "
+            "Queries that may wait in a short burst; more are refused with 429. Also how many refusals are delayed at a time. "
             "Where it is under QUEUE_MIN, it is the bound."
         ),
     ] = 1024
@@ -218,7 +218,7 @@ class Settings(msgspec.Struct, frozen=True):
     api_keys: Annotated[
         str,
         _doc(
-            "SHA-256 digests of the keys that may ask, apart by commas (`query-gateway key`); empty: anybody."
+            "SHA-256 digests of the keys that may ask, separated by commas (`query-gateway key`); empty: anybody."
         ),
     ] = ""
     api_keys_file: Annotated[

@@ -76,7 +76,7 @@ def test_a_file_is_read_in_the_encoding_that_its_first_bytes_name(encoding: str)
 def test_a_file_that_is_no_text_is_refused_without_its_bytes(content: bytes) -> None:
     Path("keys").write_bytes(content)
 
-    with pytest.raises(ValueError, match="no text in UTF-8") as refused:
+    with pytest.raises(ValueError, match="not text in UTF-8") as refused:
         Keyring(file="keys")
 
     assert refused.type is ValueError
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_text_is_refused_without_its_bytes(content: bytes) -> 
 
 @pytest.mark.parametrize("text", ["qg_a-key-itself", "abc", "0" * 63, "0" * 65, f"{'0' * 64};{'0' * 64}"])
 def test_what_is_no_digest_is_refused_and_never_repeated(text: str) -> None:
-    with pytest.raises(ValueError, match="line 2 holds what is no digest") as refused:
+    with pytest.raises(ValueError, match="line 2 is not a digest") as refused:
         read(f"{'0' * 64}\n{text}")
 
     assert text not in str(refused.value)

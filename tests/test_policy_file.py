@@ -124,10 +124,10 @@ def test_an_empty_file_is_the_default_policy(text: str) -> None:
         ("[predicates]\nis_code = true", 2, "accepted: a bound of need, 0 to 1, or a list of tasks"),
         ("[predicates]\nis_code = [1]", 2, "accepted: a bound of need, 0 to 1, or a list of tasks"),
         ("[predicates]\nis_code = 1.01", 2, "is_code is 1.01; accepted: a number from 0 to 1"),
-        ("[need]\nopen_qa = ", 2, "this is no TOML"),
-        ("[need]\nopen_qa = 0.5\nopen_qa = 0.6\n", 3, "this is no TOML"),
-        ("[need\n", 1, "this is no TOML"),
-        ("a = [" * 5000, 1, "this is no TOML"),
+        ("[need]\nopen_qa = ", 2, "this is not TOML"),
+        ("[need]\nopen_qa = 0.5\nopen_qa = 0.6\n", 3, "this is not TOML"),
+        ("[need\n", 1, "this is not TOML"),
+        ("a = [" * 5000, 1, "this is not TOML"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_file_and_line(text: str, line: int, message: str) -> None:
@@ -253,7 +253,7 @@ def test_a_file_of_a_gigabyte_is_not_read_to_its_end(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1_000_000_000)
 
-    with pytest.raises(PolicyError, match="is no policy: it is over 1000000 bytes"):
+    with pytest.raises(PolicyError, match="is not a policy: it is over 1000000 bytes"):
         read(path)
 
 

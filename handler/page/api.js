@@ -60,7 +60,7 @@ export function refusal(code, message, retryS, keyed) {
 		);
 	if (code === 503)
 		return new Refused(code, `The gateway answers no queries now: ${message}. This page goes on trying.`, 2);
-	if (code === 504) return new Refused(code, "The gateway was too slow: the query's time was over before its answer was there.", 1);
+	if (code === 504) return new Refused(code, "The gateway was too slow: the query's time ran out before its answer was ready.", 1);
 	if (code === 413) return new Refused(code, `This is too long for the gateway: ${message}.`);
 	if (code === 404) return new Refused(code, "The gateway does not serve this here.");
 	if (code >= 500) return new Refused(code, `The gateway failed on this (${code}): ${message}.`);

@@ -498,7 +498,7 @@ async def _replied(
     method = exchange.method
     if endpoint.methods and method not in endpoint.methods:
         allowed = ", ".join(endpoint.methods)
-        raise MethodNotAllowed(f"this path is asked with {allowed}", headers=(("allow", allowed),))
+        raise MethodNotAllowed(f"this path takes {allowed}", headers=(("allow", allowed),))
     caller = b"" if endpoint.open(method, rest) else service.admit(exchange)
     request = Request(method, rest, b"", exchange.header, exchange.asked)
     if endpoint.facts is not None and (found := endpoint.facts(request, service)) is not None:

@@ -21,7 +21,7 @@ _FAILURES = {
     429: "The queue is full.",
     500: "A bug or a broken machine.",
     503: "No model is loaded.",
-    504: "The query's time was over before its answer was there.",
+    504: "The query's time ran out before its answer was ready.",
 }
 
 

@@ -38,7 +38,7 @@ def facts(request: Request, service: Service) -> Reply | None:
     """Nothing but decisions is asked here, but for infinity_client's list of models, at `GET /models`."""
     allowed = "POST" if request.rest else "GET"
     if request.method != allowed:
-        raise MethodNotAllowed(f"this path is asked with {allowed}", headers=(("allow", allowed),))
+        raise MethodNotAllowed(f"this path takes {allowed}", headers=(("allow", allowed),))
     if request.rest:
         return None
     return models(request, service)

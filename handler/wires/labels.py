@@ -41,7 +41,7 @@ def models(request: Request, service: Service) -> Reply:
     if request.rest:
         raise NotFound("there is nothing at this path")
     if request.method != "GET":
-        raise MethodNotAllowed("this path is asked with GET", headers=(("allow", "GET"),))
+        raise MethodNotAllowed("this path takes GET", headers=(("allow", "GET"),))
     about = {"id": service.model_name, "object": "model", "owned_by": "infinity", "created": 0, "stats": {}}
     listed = [about | {"backend": "onnx", "capabilities": ["classify"]}]
     return Reply(wire.encode({"object": "list", "data": listed}))

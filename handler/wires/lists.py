@@ -19,8 +19,8 @@ def models(request: Request, service: Service) -> Reply:
     """All models, or the one named below the path. Raises `NotFound` or `MethodNotAllowed`."""
     if request.method != "GET":
         if request.rest:  # the first protocol of Open Inference servers asks there, and is not spoken here
-            raise NotFound("there is nothing here to be asked; GET tells of the models")
-        raise MethodNotAllowed("this path is asked with GET", headers=(("allow", "GET"),))
+            raise NotFound("nothing can be asked here; GET lists the models")
+        raise MethodNotAllowed("this path takes GET", headers=(("allow", "GET"),))
     if request.rest:
         require_name(request.rest, service)
         return Reply(wire.encode(_openai(request.rest)))

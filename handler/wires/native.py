@@ -43,7 +43,7 @@ async def serve(service: Service, exchange: Exchange) -> None:
     try:
         caller = service.admit(exchange)
         if exchange.method != "POST":
-            raise MethodNotAllowed(f"{PATH} is asked with POST", headers=(("allow", "POST"),))
+            raise MethodNotAllowed(f"{PATH} takes POST", headers=(("allow", "POST"),))
         if asked.content_type and headers.is_type(asked.content_type, NDJSON):
             await _stream(service, exchange, caller)
             return
@@ -141,7 +141,7 @@ def explained(answer: Answer, query: Query) -> wire.ExplainedAnswer:
 async def _many(service: Service, exchange: Exchange, request: wire.ClassifyRequest, caller: bytes) -> None:
     given = [form for form in FORMS if getattr(request, form) is not None]
     if len(given) > 1:
-        raise ValidationError(f"{' and '.join(given)} were both given; texts stand alone")
+        raise ValidationError(f"{' and '.join(given)} were both given; texts cannot be combined")
     texts = request.texts or []
     limit = service.settings.request_queries_max
     if not texts:

@@ -78,7 +78,7 @@ async def _answered(service: Service, exchange: Exchange) -> tuple[Answer, str]:
                 return service.without_model("route", query.reason), ""
             left_s = limit_s - exchange.spent_s
             if left_s <= 0:
-                raise DeadlineExceeded("the time was over before the body had come")
+                raise DeadlineExceeded("the time ran out before the body arrived")
             answer = await service.decide(query, "route", timeout_s=left_s, caller=caller)
             return answer, query.text
     except TimeoutError:

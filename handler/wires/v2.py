@@ -229,7 +229,7 @@ def facts(request: Request, service: Service) -> Reply | None:
     index = request.rest == "repository/index"
     allowed = "POST" if index or request.rest.endswith("/infer") else "GET"
     if request.method != allowed:  # HEAD comes as GET
-        raise MethodNotAllowed(f"this path is asked with {allowed}", headers=(("allow", allowed),))
+        raise MethodNotAllowed(f"this path takes {allowed}", headers=(("allow", allowed),))
     if index:
         return _told([{"name": service.model_name, "version": VERSION, "state": "READY", "reason": ""}])
     if allowed == "POST":
