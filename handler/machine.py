@@ -5,6 +5,7 @@ quota (version 1 or 2) say how many it gets.
 """
 
 import contextlib
+import gc
 import math
 import os
 import resource
@@ -78,10 +79,13 @@ def raise_open_files(wanted: int) -> int:
 def give_memory_back() -> None:
     """Give freed memory back to the system, where the C library can (glibc). Blocks for some milliseconds.
 
-    What a model has taken is scattered over the heap, and glibc keeps it when it is freed.
+    What a model has taken is scattered over the heap, and glibc keeps it when it is freed. Queries
+    that failed go round in circles with their errors, and keep the model that they asked for until
+    they are collected, which is seldom.
     """
     import ctypes  # only for who swaps a model
 
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,6 +1,8 @@
 """How many CPUs are really ours: the affinity mask, and quotas of both cgroup versions."""
 
+import gc
 import os
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.machine import cpu_quota, usable_cpus
+from handler.machine import cpu_quota, give_memory_back, usable_cpus
 
 PERIOD_US = 100_000
 
@@ -206,3 +208,23 @@ def _nested(folder: Path) -> Iterable[Path]:
     while True:
         yield folder
         folder = folder / "x"
+
+
+class Circle:
+    """Holds itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_goes_round_in_circles_is_collected_before_memory_is_given_back() -> None:
+    gc.disable()
+    try:
+        freed = weakref.ref(Circle())
+        assert freed() is not None
+
+        give_memory_back()
+
+        assert freed() is None
+    finally:
+        gc.enable()

@@ -25,10 +25,10 @@ from lab.rows import Row, at_most, holds
 from lab.texts import texts
 
 # Of what the gateway can do, so much is asked: a swap takes CPU that a flood would not leave.
-LOAD = 1 / 3
+LOAD = 1 / 4
 KNOWN = 50  # texts that are asked again and again, a third of the queries
 WARM_S = 5.0
-# From one swap to the next: the second in which it happens, and what is ordinary beside it.
+# After a swap the old model's memory is given back, and what is ordinary is measured.
 EVERY_S = 4.0
 SWAPPING_S = 1.0
 WITHIN_S = 20.0
@@ -120,7 +120,7 @@ def _swapped(link: Path, models: Sequence[Path], count: int, per_s: float, wrapp
                 _await_swap(served, number)
                 seen.in_service_s.append(time.perf_counter() - began)
                 seen.windows.append((began, max(began + SWAPPING_S, time.perf_counter())))
-                time.sleep(max(0.0, began + EVERY_S - time.perf_counter()))
+                time.sleep(EVERY_S)
                 seen.memory_mb.append(served.memory_mb)
         seen.peak_mb = _peak_mb(served)
         seen.code = served.terminate()
