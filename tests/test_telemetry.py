@@ -15,7 +15,7 @@ from handler.errors import ERRORS, CallerGone, GatewayError
 from handler.log import Log
 from handler.model import load
 from handler.settings import WIRES, Settings
-from handler.statistics import L1Statistics
+from handler.statistics import L1Statistics, L2Statistics, ShardStatistics
 from handler.telemetry import STAGES, FallbackReason, Telemetry, Wire
 from handler.wiring import Parts, assemble
 from tests.models import make_toy
@@ -112,6 +112,21 @@ def test_without_redis_there_is_no_series_about_it(wired: Parts) -> None:
 
     assert b"l2_healthy" not in text
     assert b'level="L2"' not in text
+
+
+@pytest.mark.parametrize(("up", "down"), [(0, 0), (1, 0), (0, 1), (2, 1)])
+def test_the_shards_that_are_up_are_those_without_trouble(up: int, down: int) -> None:
+    shards = [ShardStatistics("a:1", trouble, 0, {}) for trouble in [None] * up + ["refused"] * down]
+    telemetry = Telemetry()
+    telemetry.watch_l2(
+        lambda: L2Statistics(
+            "redis://a", None, 0, tuple(shards), {"reads": down, "writes": 0}, {}, {}, {}, {}
+        )
+    )
+
+    assert value(telemetry, "l2_shards") == up + down
+    assert value(telemetry, "l2_shards_up") == up
+    assert value(telemetry, "l2_breaker_open", breaker="reads") == down
 
 
 @pytest.mark.parametrize("mix", [{}, {"coding": 0.75, "closed_qa": 0.25}])

@@ -195,6 +195,11 @@ DOCUMENT: dict[str, Command] = {
     "docker exec query-gateway-redis redis-cli ping": Command(r"PONG"),
     "docker exec query-gateway env | grep REDIS_URL": Command(r"^REDIS_URL=redis://redis:6379/0$"),
     "docker exec query-gateway-redis redis-cli AUTH your_password": Command(r"called without any password configured"),
+    "curl -s http://localhost:8080/health/deep | jq '.checks.cache.l2.shards'": Command(
+        r'"address": "redis://redis:6379/0".*"trouble": null.*"reads": "closed"', needs=L2
+    ),
+    promql("query_gateway_l2_shards - query_gateway_l2_shards_up"): Command(r'"value":\[[\d.e+]+,"0"\]', needs=L2),
+    "docker exec query-gateway-redis redis-cli cluster info": Command(r"cluster support disabled"),
     "docker compose restart redis": Command(STARTED),
     "curl -s http://localhost:8080/health/deep | jq '.checks.cache.l2_healthy'": Command(r"^true$", needs=L2),
     "curl -s http://localhost:8080/metrics | grep cache_hits_total": Command(

@@ -118,6 +118,7 @@ OVERVIEW = [
     ]),
     Row("Redis", [
         Panel("Usable", "1 while Redis can be read and written. Empty without REDIS_URL.", {"{{instance}}": "query_gateway_l2_healthy"}, limit=1, low_is_bad=True),
+        Panel("Share of its servers in use", "Under 1 while a shard of a Redis Cluster is lost: its keys alone are misses.", {"{{instance}}": "query_gateway_l2_shards_up / (query_gateway_l2_shards > 0)"}, "percentunit", limit=1, low_is_bad=True),
         Panel("Round trip, 99th percentile", "Bounded by CACHE_L2_TIMEOUT_MS.", {"{{operation}}": quantile(0.99, "l2_operation_seconds", "le, operation")}, "s"),
         Panel("Failures", "By kind; none of them fails a query.", {"{{kind}}": per_s("l2_errors_total", "kind")}, "ops"),
     ]),

@@ -1,6 +1,9 @@
 """Every way to reach a Redis Cluster, against real ones; redirections of every kind; and what must be refused."""
 
 import asyncio
+import os
+import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from handler.model import read_manifest
 from handler.redis_cluster import open_cluster
 from handler.redis_url import read
 from handler.shard import Elsewhere, LinkError
+from lab.launch import ROOT, eventually
 from lab.redis_cluster import Node, RedisCluster
 from lab.redis_server import RedisServer
 from tests.l2.certificates import certificates, unavailable
@@ -227,7 +231,7 @@ async def test_a_moved_slot_is_noted_from_the_first_answer_on(cluster: RedisClus
     assert made.holder(entry) == f"127.0.0.1:{source.port}"
 
 
-# The commands.
+# The commands of query-gateway.
 
 
 @pytest.fixture
@@ -298,3 +302,61 @@ def test_check_takes_a_clusters_url(
 
     assert main(["check"]) == 0
     assert "hunter2" not in capsys.readouterr().out
+
+
+# The commands of the runbook. These take servers away, and so come last.
+
+
+def test_the_runbooks_commands_for_a_lost_shard_show_what_it_says(cluster: RedisCluster) -> None:
+    lost, living, _ = cluster.primaries()
+    replicas = {node.primary_id: node.port for node in cluster.nodes() if node.primary_id}
+    for port in (replicas[lost.node_id], lost.port):
+        cluster.server(port).kill()
+    eventually(lambda: any(node.failed for node in cluster.nodes() if node.port == lost.port), "the loss")
+
+    # 4 and 5
+    assert re.search(rf":{lost.port}@.* master,fail ", typed(cluster, "cluster nodes", living.port))
+    assert "Not all 16384 slots are covered" in typed(cluster, "--cluster check", living.port)
+    # 6
+    typed(cluster, "cluster failover takeover", replicas[living.node_id])
+    eventually(
+        lambda: replicas[living.node_id] in [node.port for node in cluster.primaries()], "the takeover"
+    )
+    # 7 and 8
+    eventually(lambda: steady(cluster), "one view of who is who")
+    typed(cluster, "--cluster fix", living.port)
+    eventually(
+        lambda: "All 16384 slots covered" in typed(cluster, "--cluster check", living.port), "the repair"
+    )
+    made = open_cluster(read(cluster.url))
+    asyncio.run(made.look())
+    assert made.trouble is None
+    assert f"127.0.0.1:{lost.port}" not in made.holders
+
+
+def steady(cluster: RedisCluster) -> bool:
+    """Whether all that live agree on who has which slots."""
+    views = [
+        sorted((node.port, node.slots) for node in cluster.nodes(server) if node.slots and not node.failed)
+        for server in cluster.servers
+        if server.running
+    ]
+    return all(view == views[0] for view in views)
+
+
+def typed(cluster: RedisCluster, which: str, port: int) -> str:
+    """Type the command of the runbook that has these words, at a server of this cluster."""
+    page = (ROOT / "docs/runbook.md").read_text()
+    lines = [
+        line for block in re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S) for line in block.splitlines()
+    ]
+    command = next(line for line in lines if "redis-cli" in line and which in line)
+    done = subprocess.run(
+        ["bash", "-c", re.sub(r"700[14]", str(port), command)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "REDISCLI_AUTH": cluster.password},
+    )
+    return done.stdout + done.stderr

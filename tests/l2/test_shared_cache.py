@@ -254,6 +254,7 @@ def test_with_redis_away_the_deep_report_is_degraded(start_gateway: Callable[...
     assert report["status"] == "degraded"
     assert report["checks"]["cache"]["l2_enabled"] is True
     assert report["checks"]["cache"]["l2_healthy"] is False
+    assert report["checks"]["cache"]["l2"]["shards"][0]["breakers"] == {"reads": "open", "writes": "open"}
 
 
 def test_with_redis_away_the_gateway_is_ready(start_gateway: Callable[..., Served]) -> None:
