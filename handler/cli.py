@@ -153,7 +153,7 @@ def _check_machine(settings: Settings) -> None:
     from handler.machine import open_files
 
     if (
-        files := open_files(redis=bool(settings.redis_url), export=settings.export is not None)
+        files := open_files(redis_servers=settings.redis_servers, export=settings.export is not None)
     ).connections < 1:
         raise SettingsError(files.shortage)
     try:

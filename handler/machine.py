@@ -16,9 +16,11 @@ import msgspec
 
 # Connections, most of them idle, that one process accepts where it may open as many files.
 CONNECTIONS_MAX = 16_384
-# What a gateway holds open by itself (measured: 21 on Linux, 4 more to Redis and 1 to ask for its address).
+# What a gateway holds open by itself (measured: 21 on Linux, 4 more to each Redis server and 1 to ask for its
+# address; of a cluster, 4 are asked at once which servers there are).
 OWN_FILES = 21
-REDIS_FILES = 5
+REDIS_FILES = 4
+ASKED_AT_ONCE = 4
 # A push of metrics and one of traces: a connection each, and what asks for its address.
 EXPORT_FILES = 4
 # Files for what is opened for a moment: the model's, keys, reports. A share of the limit, within bounds.
@@ -48,14 +50,23 @@ class Files(msgspec.Struct, frozen=True):
     shortage: str = ""
 
 
-def open_files(*, redis: bool, export: bool = False, raise_to: Callable[[int], int] | None = None) -> Files:
+def open_files(
+    *, redis_servers: int, export: bool = False, raise_to: Callable[[int], int] | None = None
+) -> Files:
     """Raise the limit of open files as far as it may be, and share it out.
+
+    redis_servers  how many are connected to; 0 where there is no Redis
 
     A gateway without a file left cannot accept, read its model or reach Redis, so
     connections never get all of them.
     """
     limit = (raise_to or raise_open_files)(CONNECTIONS_MAX + SPARE_MAX)
-    own = OWN_FILES + (REDIS_FILES if redis else 0) + (EXPORT_FILES if export else 0)
+    own = (
+        OWN_FILES
+        + redis_servers * REDIS_FILES
+        + min(redis_servers, ASKED_AT_ONCE)
+        + (EXPORT_FILES if export else 0)
+    )
     spare = min(SPARE_MAX - own, SPARE_MIN + max(0, limit - own) // SPARE_SHARE)
     connections = min(CONNECTIONS_MAX, limit - own - spare)
     told = f"the limit of open files (ulimit -n) is {limit}"

@@ -303,7 +303,7 @@ def serve(settings: Settings) -> int:
 
 
 def _serve(settings: Settings, log: Log, signals: Signals) -> int:
-    files = open_files(redis=bool(settings.redis_url), export=settings.export is not None)
+    files = open_files(redis_servers=settings.redis_servers, export=settings.export is not None)
     if files.connections < 1:
         log.error("cannot_listen", error_type="SettingsError", message=files.shortage)
         return 1

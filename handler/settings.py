@@ -80,6 +80,8 @@ def _doc(text: str) -> Meta:
 MODEL_PATH = "models/quantized"
 # Where a wheel holds its model (scripts/backend.py); a checkout has none there.
 BUNDLED_MODEL = Path(__file__).with_name("bundled_model")
+# Room for the connections to so many servers of a Redis Cluster is kept.
+CLUSTER_SERVERS = 16
 WIRES = ("systemone", "decisions", "predict", "huggingface", "classify", "v2", "route")
 
 
@@ -334,6 +336,13 @@ class Settings(msgspec.Struct, frozen=True):
     def fast_tasks(self) -> list[str]:
         """`route_fast_tasks` as a list; empty when the model's own policy holds."""
         return [task for given in self.route_fast_tasks.split(",") if (task := given.strip())]
+
+    @property
+    def redis_servers(self) -> int:
+        """Redis servers that room is kept for. How many a cluster has is not known before it is asked."""
+        if not self.redis_url:
+            return 0
+        return CLUSTER_SERVERS if redis_urls.read(self.redis_url).cluster else 1
 
     @property
     def threshold_given(self) -> bool:
