@@ -1,19 +1,22 @@
 """A real Redis Cluster on loopback: made, resharded, failed over, and none of its processes left behind."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import redis
 from redis.crc import key_slot
 
 from lab.launch import eventually, free_port
 from lab.redis_server import RedisServer
+from lab.slow_proxy import SlowProxy
 
 SLOTS = 16384
 
@@ -42,6 +45,7 @@ class RedisCluster:
     password         of every server; none where it is empty
     tls              files `ca`, `cert` and `key`: the servers' only way in is then TLS, with a client's certificate
     node_timeout_ms  after which the servers take one of them for lost. A fail-over takes about twice that
+    divisible        whether `cut_off` works: the servers then talk to one another through proxies
     Raises `FileNotFoundError` where there is no redis-cli, which makes the cluster.
     """
 
@@ -54,6 +58,7 @@ class RedisCluster:
         password: str = "",
         node_timeout_ms: int = 1000,
         tls: Mapping[str, Path] | None = None,
+        divisible: bool = False,
     ) -> None:
         self._cli = cli()
         self._shards = shards
@@ -75,6 +80,8 @@ class RedisCluster:
         self.folder = folder
         self.servers: list[RedisServer] = []
         self._tls_ports: dict[int, int] = {}
+
+        self._bus = Bus() if divisible else None
 
     def __enter__(self) -> Self:
         try:
@@ -109,7 +116,10 @@ class RedisCluster:
     def add_server(self) -> RedisServer:
         """Start a server that belongs to no cluster yet."""
         # Their talk among themselves would else take the port 10,000 higher, which may not exist.
-        ports = ["--cluster-port", str(free_port())]
+        bus_port = free_port()
+        ports = ["--cluster-port", str(bus_port)]
+        if self._bus:
+            ports += self._bus.add(bus_port)
         if self.tls:
             ports += ["--tls-port", str(free_port())]
         server = RedisServer(self.folder, *self._options, *ports)
@@ -130,6 +140,13 @@ class RedisCluster:
     def stop(self) -> None:
         for server in self.servers:
             server.kill()
+        if self._bus:
+            self._bus.stop()
+
+    def cut_off(self, server: RedisServer | None) -> None:
+        """Let one server and the others not hear from one another; clients reach all. None: all hear one another again."""
+        assert self._bus is not None, "the cluster is not divisible"
+        self._bus.cut_off(None if server is None else self.servers.index(server))
 
     def cli(self, *arguments: str) -> str:
         """What redis-cli prints. Raises `AssertionError` with it where it failed."""
@@ -217,6 +234,49 @@ class RedisCluster:
     def entries(self) -> list[bytes]:
         """Keys of entries on all primaries."""
         return [key for node in self.primaries() for key in self.server(node.port).entries()]
+
+
+class Bus:
+    """The servers' talk among themselves, through a proxy before each, so that one can be cut off.
+
+    Each server calls from an address of its own, so that a proxy knows whose call it is.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._proxies: list[SlowProxy] = []
+        self._lone: int | None = None
+
+    def add(self, port: int) -> list[str]:
+        """Put a proxy before the next server's port; the options that its redis-server needs."""
+        number = len(self._proxies)
+        proxy = SlowProxy(
+            port, refuses=lambda peer: self._lone in (number, int(peer.rpartition(".")[2]) - 10)
+        )
+        self._proxies.append(proxy)
+        self._do(proxy.start())
+        # fmt: off
+        return [
+            "--cluster-announce-bus-port", str(proxy.port), "--cluster-announce-ip", "127.0.0.1",
+            "--bind-source-addr", f"127.0.0.{number + 10}", "--protected-mode", "no", "--bind", "127.0.0.1",
+        ]
+        # fmt: on
+
+    def cut_off(self, number: int | None) -> None:
+        self._lone = number
+        for proxy in self._proxies:
+            self._do(proxy.hang_up())
+
+    def stop(self) -> None:
+        for proxy in self._proxies:
+            self._do(proxy.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
 
 def cli() -> str:

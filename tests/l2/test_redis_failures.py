@@ -9,7 +9,6 @@ look-up costs the budget at most, and L2 serves again by itself. With
 import asyncio
 import os
 import signal
-import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -25,14 +24,13 @@ from lab.pages import DOCS
 from lab.redis_server import RedisServer
 from lab.slow_proxy import SlowProxy
 from tests.l2.certificates import certificates, unavailable
-from tests.l2.replies import Replies, Reply, mixed
+from tests.l2.replies import Replies, differing, mixed, p99, served
 
 QUERIES_PER_S = 100.0
 BUDGET_MS = 20.0
 # This machine's own hiccups, which the test must not take for Redis's.
 NOISE_MS = 60.0
 BROKEN_S = 1.5
-RECOVERY_MAX_S = 15.0
 
 PAGE = DOCS / "reliability.md"
 
@@ -398,29 +396,6 @@ async def test_no_query_notices(
         or gateway.metric("query_gateway_l2_rejected_values_total", reason=failure.rejects) > 0
     )
     assert not failure.serves or hits
-
-
-async def served(replies: Replies, gateway: Served, *, since: float) -> float:
-    """Wait until L2 answers queries asked after `since` and reports itself well; when it did."""
-    end = time.perf_counter() + RECOVERY_MAX_S
-    while time.perf_counter() < end:
-        hits = [reply for reply in replies.since(since) if reply.cache == "l2"]
-        if hits and gateway.deep()["checks"]["cache"]["l2_healthy"]:
-            return min(reply.at_s for reply in hits)
-        await asyncio.sleep(0.05)
-    raise AssertionError(
-        f"L2 did not serve again within {RECOVERY_MAX_S:g} s: {gateway.deep()['checks']['cache']}"
-    )
-
-
-def differing(replies: list[Reply], uncached: Served) -> list[Reply]:
-    """Answers that are not the uncached gateway's."""
-    right = {text: uncached.ask(text).content for text in {reply.text for reply in replies}}
-    return [reply for reply in replies if reply.status == 200 and reply.body != right[reply.text]]
-
-
-def p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[98] if len(values) > 1 else 0.0
 
 
 def table(rows: list[Figures]) -> str:
