@@ -93,6 +93,10 @@ image-smoke *arguments:
 cloud-run:
     python3 -m lab.ops.cloud_run
 
+# Two gateways behind one name, and one of them stopped under load (needs a container engine and the image)
+two:
+    python3 -m lab.ops.two
+
 # Type every command of docs/runbook.md at a live stack (needs a container engine)
 runbook *arguments:
     python3 -m lab.ops.runbook "$@"

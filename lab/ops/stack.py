@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -38,10 +38,10 @@ def must(command: str, cwd: Path = ROOT, timeout_s: float = 600) -> str:
     return done.stdout
 
 
-def images() -> set[str]:
-    """Have every image that compose.yaml names. Returns those that are stand-ins."""
+def images(wanted: Collection[str] = tuple(IMAGES)) -> set[str]:
+    """Have the images that compose.yaml names, or those of them that are wanted. Returns which are stand-ins."""
     made = set()
-    for target, tag in IMAGES.items():
+    for target, tag in ((target, IMAGES[target]) for target in wanted):
         label = shell(f"docker image inspect -f '{{{{index .Config.Labels \"stand-in\"}}}}' {tag}")
         if label.returncode and shell(f"timeout 120 docker pull -q {tag}").returncode:
             must(f"docker build -q --label stand-in=yes --target {target} -t {tag} lab/ops/stand_ins")
