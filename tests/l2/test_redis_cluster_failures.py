@@ -432,7 +432,7 @@ def share_found(replies: list[Reply]) -> float | None:
 
 def table(rows: list[Figures]) -> str:
     lines = [
-        f"Written by `just test tests/l2/test_cluster_failures.py --write`: six servers, three of them primaries, "
+        f"Written by `just test tests/l2/test_redis_cluster_failures.py --write`: six servers, three of them primaries, "
         f"`cluster-node-timeout {NODE_TIMEOUT_MS}`; one gateway without L1, {QUERIES_PER_S:g} queries a second, four of five out of "
         f"{HOT} that repeat, `CACHE_L2_TIMEOUT_MS={BUDGET_MS:g}`. One primary is hurt for {BROKEN_S:g} s, or until it is "
         "replaced. *Look-up* is what asking Redis cost a query (99th percentile). *Its own keys* and *the others'*: how "
