@@ -358,7 +358,8 @@ def option_shares(
 
     An option answers for every need from the next smaller one asked about up to its own,
     and the greatest for all that is left. Of tasks, what falls to those asked about is
-    shared out among them.
+    shared out among them. Tiers alone are routes, and mapped to the boundary in force
+    (`route_shares`): options and tasks are plain probabilities, which no threshold moves.
     """
     if not names or len(set(names)) != len(names):
         return None

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from handler.settings import WIRES
+from handler.wires import endpoints
 from lab.integrations import behind, clients, litellm
 from lab.integrations.__main__ import names
 from lab.integrations.checks import Broken, NotHere, Table, Verdict, chosen
@@ -123,3 +125,11 @@ def test_litellm_is_pinned_by_hash_to_a_release_that_is_not_the_reported_one() -
     assert pinned
     assert pinned[1] != "1.107.0"
     assert litellm.NAME in names()
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_the_page_tells_every_path_of_a_wire(name: str) -> None:
+    row = re.search(rf"^\| `{name}` \|.*$", README, re.MULTILINE)
+
+    assert row
+    assert [e.path for e in endpoints((name,)) if e.path.removesuffix("/*") not in row[0]] == []

@@ -473,6 +473,18 @@ def test_the_greatest_option_asked_about_answers_for_all_that_is_left() -> None:
     assert option_shares(scores, POLICY, ["SIMPLE", "MEDIUM"]) == pytest.approx([0.5, 0.5])
 
 
+def test_a_threshold_moves_the_shares_of_tiers_and_not_those_of_options() -> None:
+    policy = Policy(["easy", "hard"], {"easy": 0.0, "hard": 1.0}, threshold=0.65)
+    scores = Scores.of([0.6, 0.4])
+
+    tiers = option_shares(scores, policy, ["fast", "slow"])
+    options = option_shares(scores, policy, ["SIMPLE", "REASONING"])
+
+    assert tiers
+    assert tiers[1] > 0.5  # as it is decided: 0.6 is under the threshold
+    assert options == pytest.approx([0.6, 0.4])
+
+
 def test_options_with_one_bound_share_what_falls_to_it() -> None:
     scores = given_to(closed_qa=0.5, coding=0.5)
 

@@ -10,18 +10,23 @@ import hashlib
 import json
 import os
 import signal
+import statistics
 import sys
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
 
+from lab.drive import Driver, meanwhile, poisson, post
 from lab.integrations.checks import Broken, Table, Verdict, require
 from lab.integrations.models import Models, Received
 from lab.integrations.recipes import PATIENT, PROXIES, Ports, Proxy, rendered, started
 from lab.integrations.traffic import FORGED, Came, Chat, broken, chats, send
 from lab.launch import CLASSIFY, ROOT, Served, Server, answers, free_port
+from lab.measure import closed
+from lab.texts import texts
 
 KEY = "key-of-the-proxy"
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
@@ -29,6 +34,9 @@ DECIDED = ("x-query-route", "x-query-label", "x-query-task", "x-query-confidence
 # A user who waits longer than this for a proxy that asks in vain has been failed too. Recipes give the
 # gateway a quarter of a second; the rest is for machines that are busy with other things.
 PATIENCE_S = 20.0
+# What asking may add to a request through Envoy: alone, and at half of the gateway's capacity.
+P50_ADDED_MAX_MS = 3.0
+P99_ADDED_MAX_MS = 15.0
 ENVOYS_LAST_FILTER = "          - name: envoy.filters.http.router"
 TWELVE_WORDS = "Please tell me in one short line what the number {} is for"
 # On such a machine even a good gateway answers too late now and then, and the large model is right then.
@@ -285,33 +293,67 @@ async def misbehaving(setting: Setting) -> str:
     return f"{seen}; {len(bad)} kinds of bad answer"
 
 
-async def added(setting: Setting, pairs: int = 400) -> str:
-    """What asking costs a user of Envoy: against the same configuration without the filter."""
-    ports = dataclasses.replace(setting.ports, chat=free_port())
-    took: dict[int, list[float]] = {setting.ports.chat: [], ports.chat: []}
-    with setting.gateway(), contextlib.ExitStack() as stack:
-        folder = stack.enter_context(rendered(setting.proxy.folder, setting.proxy.files, ports, KEY))
+async def added(setting: Setting, pairs: int = 300) -> str:
+    """What asking costs a user of Envoy: against the same configuration without the filter.
+
+    Alone, and while others ask the gateway for half of what it can answer. Raises `Broken` over the limits.
+    """
+    bare = dataclasses.replace(setting.ports, chat=free_port())
+    urls = [f"http://127.0.0.1:{ports.chat}" for ports in (setting.ports, bare)]
+    with setting.gateway() as gateway, contextlib.ExitStack() as stack:
+        folder = stack.enter_context(rendered(setting.proxy.folder, setting.proxy.files, bare, KEY))
         (file,) = setting.proxy.files
         text = (folder / file).read_text()
-        start, end = (
-            text.index("          - name: envoy.filters.http.ext_authz"),
-            text.index(ENVOYS_LAST_FILTER),
-        )
-        (folder / file).write_text(text[:start] + text[end:])
-        stack.enter_context(Server(setting.proxy.command(folder), port=ports.chat, environ={}))
-        for number in range(pairs):
-            body = json.dumps(
-                {"messages": [{"role": "user", "content": TWELVE_WORDS.format(number)}]}
-            ).encode()
-            for port, seconds in took.items():
-                (came,) = await send(f"http://127.0.0.1:{port}", [Chat("plain", body)], callers=1)
-                require(came.status == 200, f"{came.status} while measuring")
-                seconds.append(came.seconds * 1000)
-    asking, bare = (sorted(seconds) for seconds in took.values())
-    p50, p99 = (at(asking, share) - at(bare, share) for share in (0.5, 0.99))
-    return (
-        f"adds {p50:+.1f} ms at p50, {p99:+.1f} ms at P99 to {at(bare, 0.5):.1f} and {at(bare, 0.99):.1f} ms"
+        start = text.index("          - name: envoy.filters.http.ext_authz")
+        (folder / file).write_text(text[:start] + text[text.index(ENVOYS_LAST_FILTER) :])
+        stack.enter_context(Server(setting.proxy.command(folder), port=bare.chat, environ={}))
+        p50, _ = _added(await _took(urls, range(pairs)))
+        per_s = await asyncio.to_thread(_half_of_capacity, gateway)
+        with meanwhile(
+            Driver(gateway.port), lambda driver: driver.open(_asked(1), poisson(per_s, 1))
+        ) as half:
+            _, p99 = _added(await _took(urls, range(pairs, 2 * pairs)))
+    require(not half.seen.lost and set(half.seen.codes) == {200}, f"beside it: {half.seen.codes}")
+    told = (
+        f"adds {p50:+.1f} ms at p50 (at most {P50_ADDED_MAX_MS:g}), and {p99:+.1f} ms at P99 "
+        f"(at most {P99_ADDED_MAX_MS:g}) beside {per_s:.0f} queries a second, half of capacity"
     )
+    require(p50 <= P50_ADDED_MAX_MS and p99 <= P99_ADDED_MAX_MS, told)
+    return told
+
+
+async def _took(urls: Sequence[str], numbers: Iterable[int]) -> list[list[float]]:
+    """Milliseconds of one turn of twelve words, to each URL in turns."""
+    took: list[list[float]] = [[] for _ in urls]
+    async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+        for number in numbers:
+            ask = {"messages": [{"role": "user", "content": TWELVE_WORDS.format(number)}]}
+            for place, url in enumerate(urls):
+                began = time.perf_counter()
+                answer = await client.post(f"{url}/v1/chat/completions", json=ask)
+                took[place].append((time.perf_counter() - began) * 1000)
+                require(answer.status_code == 200, f"{answer.status_code} while measuring")
+    return took
+
+
+def _added(took: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """p50 and P99 of the first, less those of the second."""
+    asking, bare = (sorted(milliseconds) for milliseconds in took)
+    return at(asking, 0.5) - at(bare, 0.5), at(asking, 0.99) - at(bare, 0.99)
+
+
+def _asked(seed: int) -> Iterator[bytes]:
+    """Endless questions of a proxy, each a query of its own."""
+    key = f"x-query-gateway-key: {KEY}\r\n"
+    return (
+        post("/v1/route", {"messages": [{"role": "user", "content": text}]}, extra=key)
+        for text in texts(seed)
+    )
+
+
+def _half_of_capacity(gateway: Served) -> float:
+    """Half of the questions a second that a closed loop gets answered."""
+    return statistics.median(closed(gateway, _asked(seed), seconds=1.0).per_s for seed in (2, 3, 4)) / 2
 
 
 def at(ordered: Sequence[float], share: float) -> float:

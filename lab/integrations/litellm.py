@@ -23,6 +23,8 @@ from lab.launch import CLASSIFY, Served, Server, answers
 NAME = "litellm"
 MASTER_KEY = "sk-0f7c1d5ab2e94c3890d17e6a5b4c3d2e1f00112233445566"
 SHORT = "Translate to French: good morning, my friends."
+# What asking us may add to a request, in the middle.
+P50_ADDED_MAX_MS = 5.0
 PROMPTS = [text.format(n=n) for n in range(20) for text in (EASY + HARD)][:200]
 STARTED_WITHIN_S = 150.0
 CALLERS = 8
@@ -239,7 +241,12 @@ async def added(setting: Setting, pairs: int = 150) -> str:
                 await setting.ask([prompt], model, callers=1)
                 took.append((time.perf_counter() - began) * 1000)
     ours, own = (statistics.median(took) for took in asked.values())
-    return f"p50 {ours:.1f} ms when asking us, {own:.1f} ms by its keywords: {ours - own:+.1f} ms"
+    told = (
+        f"p50 {ours:.1f} ms when asking us, {own:.1f} ms by its keywords: "
+        f"{ours - own:+.1f} ms (at most {P50_ADDED_MAX_MS:g})"
+    )
+    require(ours - own <= P50_ADDED_MAX_MS, told)
+    return told
 
 
 async def check(table: Table, gateway_command: Sequence[str], *, measure: bool = False) -> None:
