@@ -24,13 +24,6 @@ FOREIGN = (
     "PYTHONASYNCIODEBUG",  # would write what slow callbacks were called with
 )
 
-# Where metrics or traces are sent to: the names of `otel.ENDPOINTS`.
-ENDPOINTS = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-)
-
 
 def run() -> "NoReturn":
     """Run the command of this process's arguments, and end with its exit code.
@@ -49,11 +42,9 @@ def run() -> "NoReturn":
     _open_standard_streams()
     for name in FOREIGN:
         os.environ.pop(name, None)
-    disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if disabled or not any(os.environ.get(name) for name in ENDPOINTS):
-        # The web framework and the Redis client import it wherever it is installed: a twentieth of a second
-        # at every start, for nothing.
-        sys.modules["opentelemetry"] = None  # type: ignore[assignment]
+    # The web framework and the Redis client import it wherever it is installed, for nothing that we use: it looks
+    # absent until `otlp` needs it.
+    sys.modules["opentelemetry"] = None  # type: ignore[assignment]
     code = _command()
     written = _flush()
     # An answer that nobody could read is none; a server has given its answers elsewhere.

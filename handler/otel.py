@@ -12,12 +12,6 @@ import msgspec
 
 Signal = Literal["metrics", "traces"]
 SIGNALS: tuple[Signal, ...] = get_args(Signal)
-# Where exporting is switched on. `__main__` knows the same names: it must not import what takes time.
-ENDPOINTS = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-)
 PROTOCOL = "http/protobuf"
 ADDRESS = "http:// or https://, a host, and a port and a path where they are wanted"
 PAIRS = "name=value pairs, separated by commas, in which other characters are percent-encoded"

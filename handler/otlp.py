@@ -9,6 +9,8 @@ import asyncio
 import logging
 import random
 import socket
+import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -25,6 +27,10 @@ from handler.tracing import Span, Tracer
 
 # A push that has not ended so long after its own time-out hangs: in a name server, say.
 GRACE_S = 1.0
+# Nor does an import take so long.
+OPEN_S = 60.0
+
+_opening = threading.Lock()
 
 # What prometheus_client's collectors give: families of samples. Its home is `telemetry`.
 Families = Iterable[Any]
@@ -37,7 +43,7 @@ class PushFailed(Exception):
 
 
 class Exporter:
-    """Pushes what a process measures, until it ends. `run` must be kept running by the owner."""
+    """Pushes what a process measures, until it ends. `run`, after `open`, must be kept running by the owner."""
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class Exporter:
         self._opened = opened or _open
         self._resource = resource(export)
         self._started_ns = time.time_ns()
+        self._pushes: dict[Signal, Push | None] = {}
         self._calls = {signal: aside.OneAtATime(f"push {signal}") for signal in SIGNALS}
         self._counts: Counter[tuple[Signal, ExportOutcome]] = Counter()
         self._trouble: dict[Signal, str] = {}
@@ -82,14 +89,18 @@ class Exporter:
             dropped=dropped,
         )
 
+    async def open(self) -> None:
+        """Import what a push needs, which takes a tenth of a second of processor."""
+        for signal in self.signals:
+            timeout_s = self._target(signal).timeout_s
+            self._pushes[signal] = await self._open(signal, timeout_s, OPEN_S)
+
     async def run(self) -> None:
-        """Push until cancelled."""
+        """Push until cancelled. After `open`."""
         await asyncio.gather(*(self._keep_on(signal) for signal in self.signals))
 
     async def _keep_on(self, signal: Signal) -> None:
-        within_s = self._target(signal).timeout_s + GRACE_S
-        # The import takes a tenth of a second of processor, which the first queries must not wait for.
-        push = await self._open(signal, self._target(signal).timeout_s, within_s * 6)
+        push, within_s = self._pushes[signal], self._target(signal).timeout_s + GRACE_S
         while push is not None:
             # Metrics go at once: what is counted later is seen as an increase over this.
             if content := self._content(signal):
@@ -187,6 +198,9 @@ def resource(export: Export) -> dict[str, str]:
 
 def _open(export: Export, signal: Signal, timeout_s: float) -> Push:
     """Import OpenTelemetry's exporter and return a push, which blocks and raises `PushFailed`. Blocks."""
+    with _opening:
+        if sys.modules.get("opentelemetry", ...) is None:
+            del sys.modules["opentelemetry"]  # where `__main__` has made it look absent
     import requests
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter

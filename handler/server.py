@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from granian.server.embed import Server
 
     from handler.model import Router
+    from handler.otlp import Exporter
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 # A signal repeated within this time is the same one, sent to a whole process group.
@@ -95,14 +96,15 @@ class Process:
             background = [
                 tasks.create_task(self.parts.batcher.run_lane()) for _ in range(self.parts.batcher.lanes)
             ]
-            background.append(tasks.create_task(self._settle()))
+            settled = tasks.create_task(self._settle())
+            background.append(settled)
             if self.parts.gateway.l2:
                 background.append(tasks.create_task(self.parts.gateway.l2.run()))
             if self.parts.gateway.shadow:
                 background.append(tasks.create_task(self.parts.gateway.shadow.run()))
             background.append(tasks.create_task(self.parts.follower.run()))
             if self.parts.exporter:
-                background.append(tasks.create_task(self.parts.exporter.run()))
+                background.append(tasks.create_task(self._export(self.parts.exporter, settled)))
             listener = tasks.create_task(server.serve())
             self.log.info("started", version=__version__, host=self.settings.host, port=self.settings.port)
             if self.parts.callers is None and not is_loopback(self._bound):
@@ -182,6 +184,13 @@ class Process:
         if shadow is not None and folder is not None:
             # After the model in service, which queries wait for.
             self.parts.follower.add(followed_shadow(self.settings, folder, self.parts.model, shadow))
+
+    async def _export(self, exporter: "Exporter", settled: "asyncio.Task[None]") -> None:
+        """Push metrics and traces, from the moment on that queries are answered: the import would delay the first."""
+        await asyncio.wait({settled}, timeout=START_MAX_S)
+        await exporter.open()
+        gc.freeze()  # what was imported stays, too
+        await exporter.run()
 
     async def _drain(self, server: "Server", listener: "asyncio.Task[None]") -> None:
         """Answer all that was accepted, then close.

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from handler import __main__ as process
 from handler import otel
 from handler.otel import Export
 from handler.settings import SettingsError, from_env, misspelled
@@ -175,7 +174,3 @@ def test_opentelemetrys_names_for_what_we_have_not_are_not_called_misspelled(nam
     environ: dict[str, Any] = {name: "x"}
 
     assert misspelled(environ) == []
-
-
-def test_the_process_and_the_settings_agree_on_what_switches_exporting_on() -> None:
-    assert process.ENDPOINTS == otel.ENDPOINTS

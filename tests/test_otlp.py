@@ -190,6 +190,7 @@ class Running:
         return []
 
     async def __aenter__(self) -> "Running":
+        await self.exporter.open()
         self.task = asyncio.create_task(self.exporter.run())
         return self
 

@@ -69,8 +69,11 @@ def test_opentelemetry_is_imported_where_it_is_on_and_by_nobody_else(
         if on:
             eventually(lambda: LIBRARY in imports(served), "it is imported")
 
+        told = served.text()
         assert (LIBRARY in imports(served)) is on
-        assert ("opentelemetry.context" in served.text()) is on
+        assert ("opentelemetry.context" in told) is on
+        # Queries were answered by then.
+        assert not on or told.index('"event":"model_loaded"') < told.index("opentelemetry.context")
 
 
 def test_a_receiver_that_is_not_there_costs_one_line_and_no_answer() -> None:
