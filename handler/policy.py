@@ -361,6 +361,8 @@ def option_shares(
     shared out among them. Tiers alone are routes, and mapped to the boundary in force
     (`route_shares`): options and tasks are plain probabilities, which no threshold moves.
     """
+    if tuple(names) == policy.names:  # as nearly everybody asks
+        return route_shares(policy.need(scores), policy.boundaries(threshold))
     if not names or len(set(names)) != len(names):
         return None
     if all(name in policy.names for name in names):

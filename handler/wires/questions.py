@@ -18,6 +18,8 @@ OPTIONS_MAX = 255
 
 def can_choose(names: Sequence[str], policy: Policy) -> bool:
     """Whether a choice between these can be answered: all tiers, all options of the policy, or all tasks."""
+    if tuple(names) == policy.names:  # as nearly everybody asks
+        return True
     known: tuple[Sequence[str], ...] = (policy.names, tuple(policy.options), policy.tasks)
     return bool(names) and len(set(names)) == len(names) and any(set(names) <= set(of) for of in known)
 
@@ -27,11 +29,11 @@ def choice(names: Sequence[str], answer: Answer) -> list[float] | None:
     if answer.serving is None:
         return None
     policy = answer.serving.policy
-    if not can_choose(names, policy):
-        return None
     if answer.scored is not None:
         shares = option_shares(answer.scored.scores, policy, names)
         return None if shares is None else rounded(shares)
+    if not can_choose(names, policy):
+        return None
     if set(names) <= set(policy.names):
         places = [float(policy.names.index(name)) for name in names]
     elif set(names) <= set(policy.options):
