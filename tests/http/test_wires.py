@@ -1,14 +1,15 @@
 """Every wire over HTTP, from a real process: told apart by path, counted by name, switched by WIRES."""
 
 import json
+import re
 import socket
 from typing import get_args
 
 import pytest
 
-from handler.telemetry import Wire
+from handler.telemetry import FallbackReason, Wire
 from handler.wires import endpoints
-from lab.launch import Served
+from lab.launch import ROOT, Served
 
 EASY = "Summarize the following article in two sentences: The old lighthouse was built in 1857."
 TIERS = ["fast", "slow"]
@@ -45,6 +46,30 @@ def test_a_wire_that_is_off_is_not_found(name: str) -> None:
 
     with Served({"WIRES": others}) as served:
         assert served.client.post(path, json=body).status_code == 404
+
+
+PAGE = (ROOT / "docs" / "asking.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["json", "ndjson"])
+def test_what_the_page_shows_is_answered(kind: str, gateway: Served) -> None:
+    shown = re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
+    assert shown
+
+    for body in shown:
+        answer = gateway.client.post(
+            "/v1/query-classify",
+            content=body,
+            headers={"content-type": {"json": "application/json", "ndjson": "application/x-ndjson"}[kind]},
+        )
+        assert answer.status_code == 200
+        assert '"error"' not in answer.text
+        assert answer.text.count('"label"') == (2 if "texts" in body or kind == "ndjson" else 1)
+
+
+@pytest.mark.parametrize("reason", get_args(FallbackReason))
+def test_the_page_tells_every_reason_of_a_safe_answer(reason: str) -> None:
+    assert re.search(rf"^\|.*`{reason}`.*\|$", PAGE, re.MULTILINE)
 
 
 def raw(served: Served, *head: str, body: bytes = b"") -> bytes:
