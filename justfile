@@ -73,7 +73,7 @@ fleet *arguments: (_install "dev")
     {{ python }} -m lab.fleet "$@"
 
 # Run every recipe of integrations/ against its real program, and print the table (`just integrations --list`)
-integrations *arguments: (_install "dev") (_install "integrations")
+integrations *arguments: (_install "dev") (_install if arguments == "ray" { "ray" } else { "integrations" })
     {{ python }} -m lab.integrations "$@"
 
 # Build the wheel, with the model inside it, into dist/

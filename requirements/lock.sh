@@ -19,6 +19,8 @@ cat dev.txt torch.txt >"$all"
 compile "$@" dev.in serve.in ../pyproject.toml -o "$all"
 # shellcheck disable=SC2046 # one option per word is meant
 compile serve.in ../pyproject.toml -c "$all" $(sed 's/^/--no-emit-package=/' not-served.txt) -o serve.txt
+# Beside Ray stands a router of the versions that are served.
+compile "$@" ray.in serve.in ../pyproject.toml -c serve.txt -o ray.txt
 # An entry goes on over the lines that are indented.
 family='^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)=='
 awk -v family="$family" '/^[^ ]/ { theirs = $0 ~ family } theirs' "$all" >torch.txt

@@ -8,17 +8,19 @@
 #   scripts/install.sh load    .venv-load what drives load tests, without the gateway
 #   scripts/install.sh integrations       .venv-integrations and .venv-litellm: clients and proxies;
 #                                         where CI=true, nginx and HAProxy too, from the system's packages
+#   scripts/install.sh ray     .venv-ray  Ray Data, and the router beside it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kind=${1:?serve, dev, load or integrations}
+kind=${1:?serve, dev, load, integrations or ray}
 case $kind in
 serve) venv=.venv locks=(requirements/serve.txt) ;;
 dev) venv=.venv-dev locks=(requirements/dev.txt requirements/torch-cpu.txt requirements/torch.txt) ;;
 load) venv=.venv-load locks=(requirements/load.txt) ;;
 integrations) venv=.venv-integrations locks=(requirements/integrations.txt) ;;
+ray) venv=.venv-ray locks=(requirements/ray.txt) ;;
 litellm) venv=.venv-litellm locks=(requirements/litellm.txt) ;;
-*) echo "install.sh: $kind: expected serve, dev, load or integrations" >&2 && exit 2 ;;
+*) echo "install.sh: $kind: expected serve, dev, load, integrations or ray" >&2 && exit 2 ;;
 esac
 
 # nginx and HAProxy: from the system's packages only on CI, where nobody minds. Only what was

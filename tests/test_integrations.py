@@ -9,6 +9,7 @@ import pytest
 
 from handler.settings import WIRES
 from handler.wires import endpoints
+from lab.integrations import __main__ as runner
 from lab.integrations import behind, clients, litellm
 from lab.integrations.__main__ import names
 from lab.integrations.checks import Broken, NotHere, Table, Verdict, chosen
@@ -26,7 +27,7 @@ def test_every_check_is_named_in_the_table_of_recipes() -> None:
 
 
 def test_every_file_of_a_recipe_is_linked_from_the_table() -> None:
-    linked = set(re.findall(r"\]\(([a-z0-9./-]+)\)", README))
+    linked = set(re.findall(r"\]\(([a-z0-9][a-z0-9./-]+)\)", README))
 
     files = {str(path.relative_to(RECIPES)) for path in RECIPES.glob("*/*") if path.suffix != ".pyc"}
 
@@ -133,3 +134,28 @@ def test_the_page_tells_every_path_of_a_wire(name: str) -> None:
 
     assert row
     assert [e.path for e in endpoints((name,)) if e.path.removesuffix("/*") not in row[0]] == []
+
+
+def test_a_large_check_is_run_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    async def run(wanted: list[str], *_: object, **__: object) -> Table:
+        ran.append(list(wanted))
+        return Table()
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the test runner keeps its own
+    for arguments in ([], ["ray"]):
+        monkeypatch.setattr("sys.argv", ["just integrations", *arguments])
+        runner.main()
+
+    assert ran == [[name for name in names() if name != "ray"], ["ray"]]
+
+
+def test_ray_is_locked_beside_the_libraries_that_are_served() -> None:
+    locks = Path(__file__).parent.parent / "requirements"
+    entry = re.compile(r"^([a-z0-9-]+==\S+)", re.M)
+
+    served = set(entry.findall((locks / "serve.txt").read_text()))
+
+    assert served <= set(entry.findall((locks / "ray.txt").read_text()))

@@ -1,7 +1,8 @@
 """`just integrations`: every recipe against its real program, and a table of what came of it.
 
-just integrations                    all of them
+just integrations                    all of them, but those that are large
 just integrations envoy nginx        those whose names begin so
+just integrations ray                a large one
 just integrations --list             their names
 """
 
@@ -14,16 +15,20 @@ import sys
 import time
 from collections.abc import Sequence
 
-from lab.integrations import behind, clients, litellm
+from lab.integrations import behind, bulk, clients, litellm
 from lab.integrations.checks import Table, Verdict, chosen
 from lab.integrations.recipes import PROXIES
 
+# Run by name only: half a gigabyte to install, and minutes of two cores.
+LARGE = (bulk.NAME,)
 OURS = (sys.executable, "-m", "handler", "serve")
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="just integrations", description=__doc__.split("\n\n")[0])
-    made.add_argument("names", nargs="*", help="how the names of the wanted checks begin (default: all)")
+    made.add_argument(
+        "names", nargs="*", help="how the names of the wanted checks begin (default: all but the large ones)"
+    )
     made.add_argument("--measure", action="store_true", help="say what asking costs, too")
     made.add_argument("--list", action="store_true", help="print the names, and run nothing")
     made.add_argument(
@@ -34,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def names() -> list[str]:
     """Everything that can be checked, in the order in which it is."""
-    return [*PROXIES, litellm.NAME, *clients.KNOWN]
+    return [*PROXIES, litellm.NAME, *clients.KNOWN, *LARGE]
 
 
 async def run(wanted: Sequence[str], gateway_command: Sequence[str], *, measure: bool = False) -> Table:
@@ -45,6 +50,8 @@ async def run(wanted: Sequence[str], gateway_command: Sequence[str], *, measure:
             await behind.check(name, table, gateway_command, measure=measure)
         elif name == litellm.NAME:
             await litellm.check(table, gateway_command, measure=measure)
+        elif name == bulk.NAME:
+            await bulk.check(table)
         else:
             await clients.check(name, table, gateway_command)
     return table
@@ -67,8 +74,10 @@ def main() -> int:
         print(f"just integrations: {unknown}", file=sys.stderr)
         return 2
     if options.list:
-        print("\n".join(wanted))
+        print("\n".join(f"{name} (by name only)" if name in LARGE else name for name in wanted))
         return 0
+    if not options.names:
+        wanted = [name for name in wanted if name not in LARGE]
     # Whoever ends us ends what we started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
