@@ -245,6 +245,55 @@ async def with_a_sentinel(world: World) -> None:
     world.url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/0"
 
 
+async def with_a_sentinel_by_tls(world: World) -> None:
+    """TLS between all, with certificates of ours; Redis and the Sentinel ask for a password each."""
+    made = certificates(world.folder, "ours")
+    files = {"cert-file": made["cert"], "key-file": made["key"], "ca-cert-file": made["ca"]}
+    ports = [free_port() for _ in range(3)]
+
+    def redis(port: int, *options: str) -> RedisServer:
+        server = world.start_redis(
+            *(
+                "--requirepass",
+                "right",
+                "--masterauth",
+                "right",
+                "--tls-port",
+                str(port),
+                "--tls-replication",
+                "yes",
+            ),
+            *(word for name, file in files.items() for word in (f"--tls-{name}", str(file))),
+            *options,
+            running=False,
+        )
+        server.password = "right"
+        server.start(wait=False)
+        answers_with_tls(server)
+        return server
+
+    world.redis = redis(ports[0])
+    replica = redis(ports[1], "--replicaof", "127.0.0.1", str(ports[0]))
+    eventually(lambda: replica.facts("replication")["master_link_status"] == "up", "replication")
+    sentinel = world.start_redis(
+        f"tls-port {ports[2]}",
+        *(f"tls-{name} {file}" for name, file in files.items()),
+        "tls-replication yes",
+        "requirepass swordfish",
+        f"sentinel monitor main 127.0.0.1 {ports[0]} 1",
+        "sentinel auth-pass main right",
+        "sentinel down-after-milliseconds main 500",
+        "sentinel failover-timeout main 2000",
+        sentinel=True,
+        running=False,
+    )
+    sentinel.password = "swordfish"
+    sentinel.start()
+    eventually(lambda: sentinel.master("main")["num-slaves"] == 1, "the sentinel's knowing")
+    world.url = f"rediss+sentinel://:right@127.0.0.1:{ports[2]}/main/0?sentinel_password=swordfish"
+    world.settings = {f"REDIS_{name.upper()}_FILE": str(made[name]) for name in ("ca", "cert", "key")}
+
+
 async def with_tls(world: World, *, trusted: str) -> None:
     ours, theirs = certificates(world.folder, "ours"), certificates(world.folder, "theirs")
     world.more = {"ours": ours, "theirs": theirs}
@@ -263,10 +312,15 @@ def start_tls(world: World, whose: str) -> None:
         "--tls-ca-cert-file", str(made["ca"]), "--tls-auth-clients", "no", wait=False,
     )
     # fmt: on
+    answers_with_tls(world.redis)
+
+
+def answers_with_tls(server: RedisServer) -> None:
+    """Wait for a server that was started with TLS; skip where it cannot do that."""
     try:
-        eventually(world.redis.answers, "a Redis with TLS", within_s=3)
+        eventually(server.answers, "a Redis with TLS", within_s=3)
     except AssertionError:
-        log = (world.redis.folder / "log").read_text()
+        log = (server.folder / "log").read_text()
         if "Bad directive" in log or "tls" in log.lower():
             unavailable("this redis-server is built without TLS")
         raise
@@ -305,6 +359,9 @@ FAILURES = [
     failure("FLUSHALL", flush, nothing, serves=True),
     failure("connection limit reached", refuse_connections, allow_connections, error="clients"),
     failure("Sentinel fail-over", kill, nothing, prepare=with_a_sentinel, error="connection"),
+    failure(
+        "Sentinel fail-over, TLS, passwords of both", kill, nothing, prepare=with_a_sentinel_by_tls, error="connection"
+    ),
     failure(
         "TLS: certificate of a stranger", nothing, present_a_good_certificate,
         prepare=with_a_bad_certificate, works=False, error="tls",

@@ -215,7 +215,7 @@ async def test_an_unknown_service_is_told(start_redis: StartRedis) -> None:
     assert "No master found for 'nobody'" in str(error)
 
 
-async def test_a_cluster_is_refused_in_plain_words(start_redis: StartRedis) -> None:
+async def test_a_cluster_under_a_plain_url_is_told_how_it_is_written(start_redis: StartRedis) -> None:
     redis = start_redis("--cluster-enabled", "yes", running=False)
     while redis.port > 55_000:  # its nodes would talk to one another 10,000 higher
         redis = start_redis("--cluster-enabled", "yes", running=False)
@@ -224,7 +224,7 @@ async def test_a_cluster_is_refused_in_plain_words(start_redis: StartRedis) -> N
     error = await refusal(redis.url)
 
     assert error.kind == "cluster"
-    assert "REDIS_URL leads to a Redis Cluster" in str(error)
+    assert "REDIS_URL leads to a Redis Cluster; write it as redis+cluster://" in str(error)
 
 
 async def test_a_sentinel_taken_for_a_redis_is_refused_in_plain_words(start_redis: StartRedis) -> None:
@@ -282,6 +282,42 @@ async def test_a_sentinel_with_tls_leads_to_a_master_with_tls(
 
     assert await works(f"rediss+sentinel://127.0.0.1:{port}/main/0", **files)
     assert await works(f"rediss+sentinel://localhost:{port}/main/0?ssl_check_hostname=false", **files)
+
+
+async def test_a_sentinel_with_tls_and_a_password_of_its_own_leads_to_a_master_that_has_another(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    made = certificates(tmp_path, "ours")
+    files = {"cert-file": made["cert"], "key-file": made["key"], "ca-cert-file": made["ca"]}
+    redis_port, sentinel_port = free_port(), free_port()
+    redis = start_redis(
+        *("--requirepass", "hunter2", "--tls-port", str(redis_port)),
+        *(word for name, file in files.items() for word in (f"--tls-{name}", str(file))),
+        running=False,
+    )
+    redis.password = "hunter2"
+    redis.start(wait=False)
+    try:
+        eventually(redis.answers, "a Redis with TLS", within_s=3)
+    except AssertionError:
+        unavailable("this redis-server is built without TLS")
+    sentinel = start_redis(
+        f"tls-port {sentinel_port}",
+        *(f"tls-{name} {file}" for name, file in files.items()),
+        "tls-replication yes",
+        "requirepass swordfish",
+        f"sentinel monitor main 127.0.0.1 {redis_port} 1",
+        "sentinel auth-pass main hunter2",
+        sentinel=True,
+        running=False,
+    )
+    sentinel.password = "swordfish"
+    sentinel.start()
+    eventually(lambda: sentinel.master("main")["flags"] == "master", "the sentinel's knowing")
+    ours = {"ca_file": str(made["ca"]), "cert_file": str(made["cert"]), "key_file": str(made["key"])}
+    url = f"rediss+sentinel://:hunter2@127.0.0.1:{sentinel_port}/main/0?sentinel_password=swordfish"
+
+    assert await works(url, **ours)
 
 
 async def test_tls_without_the_client_certificate_that_is_asked_for_fails(
