@@ -337,11 +337,11 @@ def _cache(settings: Settings, arguments: argparse.Namespace) -> int:
             for model, count in found.entries.items():
                 print(f"model {model}: {count} entries{' (this model)' if model == version else ''}")
             print(f"all models: {sum(found.entries.values())} entries")
-            print(f"keys in the database, whoever's they are: {_told(found.keys)}")
-            bound = "none" if found.memory_max_bytes == 0 else f"{_told(found.memory_max_bytes)} bytes"
+            print(f"keys in the database, whoever's they are: {_shown(found.keys)}")
+            bound = "none" if found.memory_max_bytes == 0 else f"{_shown(found.memory_max_bytes)} bytes"
             print(
-                f"memory: {_told(found.memory_bytes)} bytes, bound: {bound}, "
-                f"evicted keys: {_told(found.evicted)}"
+                f"memory: {_shown(found.memory_bytes)} bytes, bound: {bound}, "
+                f"evicted keys: {_shown(found.evicted)}"
             )
         else:
             count = upkeep.flush(settings, version, dry_run=arguments.dry_run)
@@ -353,7 +353,7 @@ def _cache(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _told(number: int | None) -> str:
+def _shown(number: int | None) -> str:
     return "unknown" if number is None else str(number)
 
 

@@ -105,7 +105,7 @@ class L2:
         # The asking who has which keys: how long it rests after a failure, why it failed, what the log has said.
         self._looks = Breaker(closed=False)
         self._lost: str | None = None
-        self._told: set[L2Failure] = set()
+        self._logged: set[L2Failure] = set()
 
     @property
     def healthy(self) -> bool:
@@ -264,7 +264,7 @@ class L2:
                 continue
             self._looks.succeeded()
             self._lost = None
-            self._told.clear()
+            self._logged.clear()
             self._settle(before)
             await asyncio.sleep(LOOK_PAUSE_S)
             spare = len(self._shards) > len(self._servers.holders)
@@ -277,8 +277,8 @@ class L2:
         self._counts.errors[kind] += 1
         self._looks.failed(asyncio.get_running_loop().time())
         self._lost = f"shards: {exc}" if isinstance(exc, LinkError) else f"shards: {type(exc).__name__}"
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._logged:
+            self._logged.add(kind)
             self._log.error(
                 "l2_down",
                 error_type="RedisConnectionFailure",

@@ -22,14 +22,14 @@ POLL_MS = 1000
 class LineWriter:
     """Writes lines to a file descriptor, in order, on a thread of its own."""
 
-    def __init__(self, descriptor: int, *, told: Callable[[int], str] = lambda dropped: "") -> None:
+    def __init__(self, descriptor: int, *, dropped_line: Callable[[int], str] = lambda dropped: "") -> None:
         """
-        told  a line that says how many were dropped; empty: none is written
+        dropped_line  a line that says how many were dropped; empty: none is written
         """
         self.dropped = 0
-        self.told = told
+        self.dropped_line = dropped_line
         self._descriptor = descriptor
-        self._told_of = 0
+        self._reported = 0
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._torn = False
@@ -80,9 +80,9 @@ class LineWriter:
         return lines
 
     def _write_out(self, lines: list[bytes]) -> None:
-        if self.dropped > self._told_of and (told := self.told(self.dropped - self._told_of)):
-            lines = [told.encode("utf-8", "backslashreplace"), *lines]
-            self._told_of = self.dropped
+        if self.dropped > self._reported and (line := self.dropped_line(self.dropped - self._reported)):
+            lines = [line.encode("utf-8", "backslashreplace"), *lines]
+            self._reported = self.dropped
         # A line that was cut by an error must not swallow the next one.
         rest = b"\n" * self._torn + b"".join(lines)
         try:

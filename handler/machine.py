@@ -69,11 +69,13 @@ def open_files(
     )
     spare = min(SPARE_MAX - own, SPARE_MIN + max(0, limit - own) // SPARE_SHARE)
     connections = min(CONNECTIONS_MAX, limit - own - spare)
-    told = f"the limit of open files (ulimit -n) is {limit}"
+    limited = f"the limit of open files (ulimit -n) is {limit}"
     if connections < 1:
-        return Files(limit, 0, f"{told}; at least {own + SPARE_MIN + 1} are needed")
+        return Files(limit, 0, f"{limited}; at least {own + SPARE_MIN + 1} are needed")
     if limit < FEW:
-        return Files(limit, connections, f"{told}, so at most {connections} connections are open at a time")
+        return Files(
+            limit, connections, f"{limited}, so at most {connections} connections are open at a time"
+        )
     return Files(limit, connections)
 
 

@@ -138,11 +138,11 @@ class RedisLink:
     async def _mode(self) -> str:
         """What the server says it is: standalone, cluster or sentinel; empty when it does not say."""
         try:
-            told = await self.redis.execute_command("HELLO")  # type: ignore[no-untyped-call]
+            hello = await self.redis.execute_command("HELLO")  # type: ignore[no-untyped-call]
         except ResponseError:
             return ""  # older than Redis 6, or a user who may not ask
         facts: dict[bytes, Any] = (
-            told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=False))
+            hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=False))
         )
         return str(facts.get(b"mode", b""), "ascii")
 

@@ -300,7 +300,7 @@ def serve(settings: Settings) -> int:
     if form == "auto":
         form = "text" if os.isatty(STDOUT) else "json"
     log = Log(writer, level=settings.log_level, form=form)
-    writer.told = log.dropped_line
+    writer.dropped_line = log.dropped_line
     signals = Signals(log)
     try:
         return _serve(settings, log, signals)

@@ -191,7 +191,7 @@ class Shard:
         self._buffer: deque[Write] = deque()
         self._buffered = asyncio.Event()
         # What the log has said of each open breaker: a kind of failure is said once.
-        self._told: set[tuple[str, L2Failure]] = set()
+        self._logged: set[tuple[str, L2Failure]] = set()
 
     def statistics(self) -> ShardStatistics:
         return ShardStatistics(
@@ -432,10 +432,10 @@ class Shard:
             return
         what = self._what(breaker)
         trouble = f"{what}: {exc}" if isinstance(exc, LinkError) else f"{what}: {type(exc).__name__}"
-        if (what, kind) not in self._told:
+        if (what, kind) not in self._logged:
             # Neither once per probe nor per wording: a text may hold a time that never repeats, and
             # two kinds may take turns for hours.
-            self._told.add((what, kind))
+            self._logged.add((what, kind))
             self._log.error(
                 "l2_down",
                 error_type="RedisConnectionFailure",
@@ -453,7 +453,7 @@ class Shard:
         was_closed = breaker.closed
         breaker.succeeded()
         if not was_closed:
-            self._told = {told for told in self._told if told[0] != self._what(breaker)}
+            self._logged = {one for one in self._logged if one[0] != self._what(breaker)}
         if not was_closed and self.reads.closed and self.writes.closed:
             self.trouble = None
             self._log.info("l2_up", address=self.address, size=self.size)

@@ -98,8 +98,8 @@ async def _remove_all(link: RedisLink, names: str) -> int:
 
 def _sum(numbers: Sequence[int | None]) -> int | None:
     """Of all servers; None when one does not tell."""
-    told = [number for number in numbers if number is not None]
-    return sum(told) if len(told) == len(numbers) else None
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 def _with_links(settings: Settings, job: Callable[[Sequence[RedisLink]], Awaitable[T]]) -> T:

@@ -115,7 +115,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
         model=model,
         l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
         batcher=batcher,
-        refusals=Refusals(held_max=settings.queue_max, per_s=REFUSALS_PER_S * lanes),
+        refusals=Refusals(delayed_max=settings.queue_max, per_s=REFUSALS_PER_S * lanes),
         telemetry=telemetry,
         l2=open_l2(settings, telemetry, log) if settings.redis_url else None,
         shadow=shadow,

@@ -49,7 +49,7 @@ class Machine:
             if plan is not None
             else Plan(size_max=32, tokens_max=256, queue_min=64, queue_max=1024, lanes=cpus)
         )
-        self.refusals = Refusals(held_max=self.plan.queue_max, per_s=250 * cpus)
+        self.refusals = Refusals(delayed_max=self.plan.queue_max, per_s=250 * cpus)
         self.now = 0.0
         self.cpus = cpus
         self.slowness = 1 / (1 - busy_with_others)
@@ -80,14 +80,14 @@ class Machine:
         try:
             self.plan.add(ticket, self.now)
         except Overloaded:
-            at = self.refusals.tell_at(self.now, deadline)
+            at = self.refusals.due_at(self.now, deadline)
             if at <= self.now:
                 self.at(at + REQUEST_S, lambda: ended("refused"))
                 return
-            self.refusals.held += 1
+            self.refusals.delayed += 1
 
             def tell() -> None:
-                self.refusals.held -= 1
+                self.refusals.delayed -= 1
                 ended("refused")
 
             self.at(at, tell)

@@ -114,7 +114,7 @@ class House:
             model=self.model,
             l1=L1(size_max=l1_size, ttl_s=l1_ttl_s, now=loop.time),
             batcher=self.batcher,
-            refusals=Refusals(held_max=queue_max, per_s=600),
+            refusals=Refusals(delayed_max=queue_max, per_s=600),
             telemetry=self.telemetry,
         )
         self._lanes: list[asyncio.Task[None]] = []

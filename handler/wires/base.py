@@ -285,7 +285,7 @@ class Service:
             QUERY_SPAN,
             time.perf_counter() - started,
             stages=found.stages if isinstance(found, Answer) else (),
-            attributes=_told(found, name),
+            attributes=_attributes(found, name),
             error_type=failed,
             server=False,
         )
@@ -298,7 +298,7 @@ class Service:
             return await self.ask(query, name, timeout_s=timeout_s, bulk=True, caller=caller)
         except Overloaded as error:
             # Told at once, a request of a million lines would be refused to its end while the queue is full.
-            await self.gateway.refusals.hold(timeout_s)
+            await self.gateway.refusals.delay(timeout_s)
             return error
         except GatewayError as error:
             return error
@@ -404,7 +404,7 @@ class Service:
                 "http.request.method": exchange.method if exchange.method in METHODS else "_OTHER",
                 "http.response.status_code": code,
                 "query_gateway.request_id": exchange.asked.request_id,
-                **_told(answer, name),
+                **_attributes(answer, name),
             },
             error_type=answer.error_type if isinstance(answer, GatewayError) else "",
         )
@@ -432,7 +432,7 @@ class Service:
         await exchange.answer(error.code, wire.write_error(error), extra)
 
 
-def _told(answer: "Answer | GatewayError | None", name: Wire | None) -> dict[str, str | int | float]:
+def _attributes(answer: "Answer | GatewayError | None", name: Wire | None) -> dict[str, str | int | float]:
     """What a span says of a query: the decision, and nothing of what was asked."""
     found: dict[str, str | int | float] = {}
     if name is not None:
@@ -538,7 +538,7 @@ async def _one(
     except (Overloaded, DeadlineExceeded) as error:
         if not endpoint.degrade:
             if isinstance(error, Overloaded):
-                await service.gateway.refusals.hold(timeout_s)
+                await service.gateway.refusals.delay(timeout_s)
             raise
         return _last_tier(endpoint, service, exchange, error)
 

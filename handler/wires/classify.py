@@ -30,13 +30,13 @@ def read(request: Request, service: Service) -> Question:
     def write(outcomes: Sequence[Answer | GatewayError]) -> Reply:
         found = answers(outcomes)
         count = sum(tokens(one, answer) for one, answer in zip(texts, found, strict=True))
-        told = {
+        answer = {
             "object": "classify",
             "data": [labels(answer) for answer in found],
             "model": named,
             "usage": {"prompt_tokens": count, "total_tokens": count},
         }
-        return Reply(wire.encode(told))
+        return Reply(wire.encode(answer))
 
     return Question([Query(one) for one in texts], write)
 

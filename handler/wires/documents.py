@@ -53,7 +53,7 @@ def operation(
     invalid              the status of a body that cannot be read
     below                names of the path's parameters
     """
-    told = {invalid: "The request cannot be read, or not be answered."} | _FAILURES
+    meanings = {invalid: "The request cannot be read, or not be answered."} | _FAILURES
     found: dict[str, Any] = {
         "operationId": name,
         "summary": summary,
@@ -61,7 +61,7 @@ def operation(
         "parameters": [{"name": one, "in": "path", "required": True, "schema": TEXT} for one in below],
         "responses": {
             "200": _response("The answer.", answer),
-            **{str(code): _response(meaning, error) for code, meaning in sorted(told.items())},
+            **{str(code): _response(meaning, error) for code, meaning in sorted(meanings.items())},
         },
     }
     if body is not None:

@@ -68,7 +68,7 @@ async def serve(service: Service, exchange: Exchange) -> None:
     except CallerGone as gone:
         telemetry.failed(gone.error_type, gone.code)
     except Overloaded as error:
-        await service.gateway.refusals.hold(exchange.timeout_s(at_most_s=service.timeout_s))
+        await service.gateway.refusals.delay(exchange.timeout_s(at_most_s=service.timeout_s))
         await service.fail(exchange, error)
     except GatewayError as error:
         await service.fail(exchange, error)

@@ -157,7 +157,7 @@ def _refuse(error: GatewayError) -> Reply:
 
 
 def _documented(name: str, *below: str) -> dict[str, Any]:
-    told = operation(
+    documented = operation(
         name,
         "One query for a proxy: always 200, the decision in the headers, whatever was sent.",
         body=an_object(),
@@ -165,9 +165,9 @@ def _documented(name: str, *below: str) -> dict[str, Any]:
         error=an_object(),
         below=below,
     )
-    told["responses"] = {"200": told["responses"]["200"]}
-    told["security"] = [{}]  # a key comes in a header of its own
-    return {"post": told}
+    documented["responses"] = {"200": documented["responses"]["200"]}
+    documented["security"] = [{}]  # a key comes in a header of its own
+    return {"post": documented}
 
 
 ENDPOINTS = (

@@ -51,10 +51,10 @@ def read(request: Request, service: Service) -> Question:
 
     def write(outcomes: Sequence[Answer | GatewayError]) -> Reply:
         found = answers(outcomes)
-        told: dict[str, Any] = {"model_name": model, "model_version": VERSION}
+        answer: dict[str, Any] = {"model_name": model, "model_version": VERSION}
         if isinstance(given, str):
-            told["id"] = given
-        return _written(told, [(output, _column(output.name, found)) for output in wanted])
+            answer["id"] = given
+        return _written(answer, [(output, _column(output.name, found)) for output in wanted])
 
     return Question([ask(text) for text in texts], write, timeout_s=_timeout_s(parameters))
 
@@ -181,7 +181,7 @@ def _column(name: str, found: Sequence[Answer]) -> list[Any]:
     return [str(getattr(answer.decision, name)) for answer in found]
 
 
-def _written(told: dict[str, Any], columns: Sequence[tuple[Output, list[Any]]]) -> Reply:
+def _written(answer: dict[str, Any], columns: Sequence[tuple[Output, list[Any]]]) -> Reply:
     tensors: list[dict[str, Any]] = []
     tail = b""
     for output, column in columns:
@@ -194,7 +194,7 @@ def _written(told: dict[str, Any], columns: Sequence[tuple[Output, list[Any]]]) 
         else:
             tensor["data"] = column
         tensors.append(tensor)
-    head = wire.encode(told | {"outputs": tensors})
+    head = wire.encode(answer | {"outputs": tensors})
     if not any(output.binary for output, _ in columns):
         return Reply(head)
     return Reply(head + tail, extra=((LENGTH_HEADER, str(len(head)).encode()),), content_type=BINARY)
@@ -231,25 +231,27 @@ def facts(request: Request, service: Service) -> Reply | None:
     if request.method != allowed:  # HEAD comes as GET
         raise MethodNotAllowed(f"this path takes {allowed}", headers=(("allow", allowed),))
     if index:
-        return _told([{"name": service.model_name, "version": VERSION, "state": "READY", "reason": ""}])
+        return _described([{"name": service.model_name, "version": VERSION, "state": "READY", "reason": ""}])
     if allowed == "POST":
         return None
     ready = service.gateway.model.loaded
     if request.rest == "":
-        return _told({"name": "query-gateway", "version": __version__, "extensions": ["binary_tensor_data"]})
+        return _described(
+            {"name": "query-gateway", "version": __version__, "extensions": ["binary_tensor_data"]}
+        )
     if request.rest == "health/live":
-        return _told({"live": True})
+        return _described({"live": True})
     if request.rest == "health/ready":
-        return _told({"ready": ready}, ready)
+        return _described({"ready": ready}, ready)
     if request.rest.endswith("/ready"):
         name = _model_of(request.rest, service, "ready")
-        return _told({"name": name, "ready": ready}, ready)
+        return _described({"name": name, "ready": ready}, ready)
     if request.rest.endswith("/config"):
         name = _model_of(request.rest, service, "config")
-        return _told({"name": name, "platform": "onnxruntime_onnx", "max_batch_size": 0})
+        return _described({"name": name, "platform": "onnxruntime_onnx", "max_batch_size": 0})
     name = _model_of(request.rest, service)
     outputs = [{"name": output, "datatype": kind, "shape": [-1]} for output, kind in OUTPUTS.items()]
-    return _told(
+    return _described(
         {
             "name": name,
             "versions": [VERSION],
@@ -260,7 +262,7 @@ def facts(request: Request, service: Service) -> Reply | None:
     )
 
 
-def _told(found: Any, good: bool = True) -> Reply:
+def _described(found: Any, good: bool = True) -> Reply:
     return Reply(wire.encode(found), 200 if good else 503)
 
 

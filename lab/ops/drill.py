@@ -58,7 +58,7 @@ def shortened(rules: str) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
+class Notification:
     """One change of an alert's state, as the webhook heard it. `at` is monotonic seconds."""
 
     at: float
@@ -67,10 +67,10 @@ class Told:
 
 
 class Webhook:
-    """What Alertmanager told, by alert and in order; a repetition is not kept."""
+    """What Alertmanager sent, by alert and in order; a repetition is not kept."""
 
     def __init__(self) -> None:
-        self.told: dict[str, list[Told]] = {}
+        self.received: dict[str, list[Notification]] = {}
         self.links: set[str] = set()
         self.labels: set[str] = set()
         hook = self
@@ -79,10 +79,12 @@ class Webhook:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 for alert in body["alerts"]:
-                    seen = hook.told.setdefault(alert["labels"]["alertname"], [])
+                    seen = hook.received.setdefault(alert["labels"]["alertname"], [])
                     if not seen or seen[-1].status != alert["status"]:
                         seen.append(
-                            Told(time.monotonic(), alert["status"], alert["annotations"]["description"])
+                            Notification(
+                                time.monotonic(), alert["status"], alert["annotations"]["description"]
+                            )
                         )
                     hook.links.add(alert["annotations"]["runbook_url"])
                     hook.labels |= alert["labels"].keys()
@@ -95,9 +97,9 @@ class Webhook:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def since(self, alert: str, at: float, status: str) -> Told | None:
+    def since(self, alert: str, at: float, status: str) -> Notification | None:
         """The first time after `at` that this alert had this status."""
-        return next((t for t in self.told.get(alert, []) if t.at >= at and t.status == status), None)
+        return next((t for t in self.received.get(alert, []) if t.at >= at and t.status == status), None)
 
 
 class Drill:
@@ -166,19 +168,19 @@ class Drill:
         for name in ("recording", "alerts"):
             rules = shortened((source / f"prometheus/rules/{name}.yml").read_text())
             (self.folder / f"{name}.yml").write_text(rules)
-        told = (source / "prometheus/prometheus.yml").read_text()
-        told = re.sub(r"(scrape|evaluation)_interval: \d+s", rf"\1_interval: {SCRAPE_S}s", told)
-        told = told.replace("  # external_labels:\n  #   runbooks:", "  external_labels:\n    runbooks:")
+        text = (source / "prometheus/prometheus.yml").read_text()
+        text = re.sub(r"(scrape|evaluation)_interval: \d+s", rf"\1_interval: {SCRAPE_S}s", text)
+        text = text.replace("  # external_labels:\n  #   runbooks:", "  external_labels:\n    runbooks:")
         (self.folder / "config").mkdir()
         shutil.copy(source / "prometheus/ops-key", self.folder / "config/ops-key")
-        told = told.replace("rules/*.yml", f"{self.folder}/*s.yml\n  - {self.folder}/recording.yml")
+        text = text.replace("rules/*.yml", f"{self.folder}/*s.yml\n  - {self.folder}/recording.yml")
         for shipped, name in (
             ("gateway:8000", "gateway"),
             ("alertmanager:9093", "alertmanager"),
             ("localhost:9090", "prometheus"),
         ):
-            told = told.replace(shipped, f"127.0.0.1:{self.ports[name]}")
-        (self.folder / "config/prometheus.yml").write_text(told)
+            text = text.replace(shipped, f"127.0.0.1:{self.ports[name]}")
+        (self.folder / "config/prometheus.yml").write_text(text)
         hooked = (source / "alertmanager/alertmanager.yml").read_text()
         hooked = hooked.replace(
             "  - name: on-call\n",
@@ -194,7 +196,7 @@ class Drill:
         )  # fmt: skip
         self.start(
             "prometheus", self.program("prometheus"), f"--config.file={self.folder}/config/prometheus.yml",
-            # An end that Alertmanager did not hear is told again: after a minute, if this did not say otherwise.
+            # An end that Alertmanager did not hear is sent again: after a minute, if this did not say otherwise.
             "--rules.alert.resend-delay=2s",
             f"--storage.tsdb.path={self.folder}/tsdb", f"--web.listen-address=127.0.0.1:{self.ports['prometheus']}",
         )  # fmt: skip
@@ -206,7 +208,9 @@ class Drill:
                 return time.monotonic() - started
             time.sleep(0.1)
         logs = "\n".join(f"--- {name}\n{server.text()[-800:]}" for name, server in self.running.items())
-        raise SystemExit(f"drill: {what}: not within {within_s:.0f} s; told so far: {self.hook.told}\n{logs}")
+        raise SystemExit(
+            f"drill: {what}: not within {within_s:.0f} s; received so far: {self.hook.received}\n{logs}"
+        )
 
     def scene(
         self,
@@ -234,7 +238,7 @@ class Drill:
         self.lingering += [(title, alert, broke, mending) for alert in later]
 
     def linger(self) -> None:
-        """Wait for what burns slowly: told once the fast burn that held it back is over, and ended."""
+        """Wait for what burns slowly: sent once the fast burn that held it back is over, and ended."""
         for title, alert, broke, mending in self.lingering:
             self.until(partial(self.hook.since, alert, broke, "firing"), 180, f"{title}: {alert} fires")
             self.ends(title, alert, broke, mending)
@@ -254,8 +258,8 @@ class Drill:
 
     def quiet(self, alert: str) -> bool:
         """Whether Prometheus has no such alert, and Alertmanager has said so if it ever had."""
-        told = self.hook.told.get(alert)
-        return not self.active(alert) and (not told or told[-1].status == "resolved")
+        sent = self.hook.received.get(alert)
+        return not self.active(alert) and (not sent or sent[-1].status == "resolved")
 
     def active(self, alert: str) -> bool:
         with urllib.request.urlopen(f"{self.url('prometheus')}/api/v1/alerts", timeout=5) as answer:
@@ -297,7 +301,7 @@ class Drill:
             time.sleep(12)
             hasty.stop()
             if fired := [
-                name for name in ("HighErrorRate", "AvailabilityFastBurn") if self.hook.told.get(name)
+                name for name in ("HighErrorRate", "AvailabilityFastBurn") if self.hook.received.get(name)
             ]:
                 raise SystemExit(f"drill: a caller without patience set off {fired}")
             self.scene("it is killed every second", ("CrashLoop",), self.crashing, self.again)
