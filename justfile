@@ -36,6 +36,10 @@ fix: (_install "dev")
 train *arguments: (_install "dev")
     {{ python }} build/{{ if arguments =~ "(^| )--outcomes" { "outcomes.py train" } else { "train.py" } }} "$@"
 
+# Let larger teachers judge the prompts that `just train` learns from (once; docs/training.md)
+judge *arguments: (_install "dev")
+    {{ python }} build/judge.py "$@"
+
 # Use the page in a real browser and hold it against the API (Chromium: `just page --install`; `--pictures`)
 page *arguments: (_install "dev")
     @exec tests/browser/run.sh "$@"

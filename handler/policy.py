@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 # The greatest need that may be answered fast, whatever the threshold: a tie goes to slow.
 HALF = math.nextafter(0.5, 0.0)
 # How sure a fast answer must be: where most is right on the validation side of the mix (docs/decisions/0003).
-THRESHOLD = 0.65
+THRESHOLD = 0.7
 # What the share of the route that was taken keeps above a half, so that rounding to four digits spares it.
 CLEAR = 1e-4
 

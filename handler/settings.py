@@ -142,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True):
     ] = 20
     confidence_threshold: Annotated[
         float, Meta(ge=0, le=1, description="A fast answer less sure than this goes to slow.")
-    ] = Default(0.65)
+    ] = Default(0.7)
     route_fast_tasks: Annotated[
         str,
         Meta(

@@ -108,7 +108,7 @@ def test_a_policy_file_that_comes_before_the_model_waits_for_it() -> None:
 @pytest.mark.parametrize(
     ("options", "threshold", "tiers"),
     [
-        ({}, 0.65, {"fast": 0.35, "slow": 1.0}),
+        ({}, 0.7, {"fast": 0.3, "slow": 1.0}),
         ({"threshold": 0.9}, 0.9, {"fast": 0.1, "slow": 1.0}),
         ({"threshold": 0.2}, 0.5, {"fast": 0.5, "slow": 1.0}),
         (

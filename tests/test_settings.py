@@ -72,7 +72,7 @@ def test_an_empty_environment_gives_the_contracts_defaults() -> None:
     assert read.model_path == "models/quantized"
     assert (read.batch_max_size, read.batch_max_wait_ms) == (32, 10)
     assert (read.cache_l1_size, read.cache_l1_ttl_sec) == (10_000, 300)
-    assert (read.confidence_threshold, read.max_body_bytes, read.queue_max) == (0.65, 1_048_576, 1024)
+    assert (read.confidence_threshold, read.max_body_bytes, read.queue_max) == (0.7, 1_048_576, 1024)
     assert (read.host, read.port) == ("127.0.0.1", 8080)
     assert (read.request_timeout_ms, read.drain_linger_ms) == (1000, 1000)
     assert (read.log_requests, read.log_level, read.log_format) == (False, "INFO", "auto")

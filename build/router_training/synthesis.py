@@ -16,11 +16,11 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router_training import frames
 from router_training import prompt_templates as templates
-from router_training.sources import OPEN_QUESTIONS, OWN, WIDE, Prompt
+from router_training.sources import OPEN_QUESTIONS, OWN, WIDE, Prompt, prompt_digest
 from router_training.tasks import FAST, SLOW, TASKS
 
 # P3's prompts are machine-made from few passages: more rows a template teach the template.
@@ -60,20 +60,23 @@ COMPOSED = {
 
 @dataclass(frozen=True)
 class Example:
-    """One text to learn from, and the tasks that are right for it (several: any of them)."""
+    """One text to learn from.
+
+    tasks   those that are right for it (several: any of them)
+    origin  the digest of the prompt that asks in it; empty where our own sentences do
+    whole   whether it asks what that prompt asks, so that what is judged of the one holds for the other
+    """
 
     text: str
     tasks: tuple[str, ...]
+    origin: str = ""
+    whole: bool = False
 
 
-def examples(
-    prompts: Sequence[Prompt], seed: int, share: float = 1.0, *, finishing: bool = False
-) -> list[Example]:
+def examples(prompts: Sequence[Prompt], seed: int, share: float = 1.0) -> list[Example]:
     """Draw one round of examples from prompts of one side; the same seed draws the same round.
 
-    share      how much of the side these prompts are: so much of every family is composed
-    finishing  the last round: what everybody knows is told from what few know by our own prompts
-               alone, shown once more, and Dolly's open questions may be either
+    share  how much of the side these prompts are: so much of every family is composed
     """
     rng = random.Random(seed)
     given = _given(prompts, rng, share)
@@ -83,24 +86,19 @@ def examples(
         framer = frames.Framer(rng, [p.ask for p in prompts if len(p.ask) < 160 and not p.pair])
         own = [p for p in prompts if p.source.startswith(OWN)]
         again = rng.sample(own, round(len(own) * OWN_AGAIN))
-        if finishing:
-            found = [
-                *map(_perhaps_a_fact, found),
-                *(Example(p.text, p.tasks) for p in own if p.tasks[0] in FINISHED),
-            ]
-        found.extend(Example(framer.around(prompt.text), prompt.tasks) for prompt in again)
+        found.extend(_asked_whole(prompt, framer.around(prompt.text)) for prompt in again)
         maker = _Composer(rng, prompts)
         for family, count in COMPOSED.items():
             make = getattr(maker, family)
             found.extend(make() for _ in range(round(count * share)))
         found = [
-            Example(framer.around(example.text), example.tasks)
+            replace(example, text=framer.around(example.text))
             if i < len(given) and rng.random() < FRAMED_SHARE
             else example
             for i, example in enumerate(found)
         ]
     rng.shuffle(found)
-    return found
+    return [_perhaps_a_fact(example) for example in found]
 
 
 def own_texts(count: int, seed: int) -> list[str]:
@@ -131,29 +129,30 @@ def _given(prompts: Sequence[Prompt], rng: random.Random, share: float) -> list[
         if prompt.source == "databricks-dolly-15k" and rng.random() > DOLLY_SHARE:
             continue
         if prompt.source == "system-prompts" and passages:
-            found.append(Example(f"{prompt.ask}\n\n{excerpt(rng.choice(passages), rng)}", prompt.tasks))
+            text = f"{prompt.ask}\n\n{excerpt(rng.choice(passages), rng)}"
+            found.append(Example(text, prompt.tasks, prompt_digest(prompt.text)))
             continue
         if not prompt.passage:
             # Ours are as people write; spoilt once more, a pair may lose what tells it apart.
             ask = prompt.ask if prompt.pair else disturbed(prompt.ask, rng)
-            found.append(Example(ask, prompt.tasks))
+            found.append(_asked_whole(prompt, ask))
             continue
         # Half as published, half in some other layout: the layout is no signal.
         frame = templates.FRAMES[0] if rng.random() < 0.5 else rng.choice(templates.FRAMES)
         passage = excerpt(prompt.passage, rng)
         ask = disturbed(prompt.ask, rng)
-        found.append(Example(frame.format(ask=ask, passage=passage), prompt.tasks))
+        found.append(_asked_whole(prompt, frame.format(ask=ask, passage=passage)))
     return found
 
 
-# Easy and hard questions of few words, which differ in what one must know.
-FINISHED = ("simple_fact", "open_qa", "simple_math", "simple_code", "chitchat")
+def _asked_whole(prompt: Prompt, text: str) -> Example:
+    return Example(text, prompt.tasks, prompt_digest(prompt.text), whole=True)
 
 
 def _perhaps_a_fact(example: Example) -> Example:
     """Let an open question of a public set be an everyday fact: nobody has told them apart there."""
     return (
-        Example(example.text, (*OPEN_QUESTIONS, "simple_fact"))
+        replace(example, tasks=(*OPEN_QUESTIONS, "simple_fact"))
         if example.tasks == OPEN_QUESTIONS
         else example
     )
@@ -171,7 +170,7 @@ def _bare(prompts: Sequence[Prompt], rng: random.Random, rows_max: int) -> list[
     """Show asks without the passage they came with, which makes them open questions."""
     bare = [prompt for prompt in prompts if prompt.passage and prompt.tasks and prompt.tasks[0] in BARE]
     return [
-        Example(disturbed(prompt.ask, rng), BARE[prompt.tasks[0]])
+        Example(disturbed(prompt.ask, rng), BARE[prompt.tasks[0]], prompt_digest(prompt.text))
         for prompt in rng.sample(bare, min(rows_max, len(bare)))
     ]
 
@@ -227,7 +226,7 @@ class _Composer:
         self._code = [prompt.ask for prompt in prompts if prompt.source == "humaneval"]
         self._alone = {
             task: [
-                p.ask
+                (p.ask, prompt_digest(p.text))
                 for p in prompts
                 if task in p.tasks and set(p.tasks) <= set(SLOW) and not p.passage and not p.pair
             ]
@@ -270,18 +269,20 @@ class _Composer:
         task = self._rng.choice([task for task in SLOW if self._alone[task] or task in templates.ALONE])
         own = self._alone[task]
         sentences = task in templates.ALONE and self._rng.random() < 0.3
-        ask = self._ask(templates.ALONE, task) if sentences or not own else self._rng.choice(own)
+        ask, origin = (
+            (self._ask(templates.ALONE, task), "") if sentences or not own else self._rng.choice(own)
+        )
         if self._rng.random() < 0.5:
             count = self._rng.randint(2, 8)
             conditions = [self._filled(c) for c in self._rng.sample(templates.CONDITIONS, count)]
-            return Example(" ".join([disturbed(ask, self._rng), *conditions]), (task,))
+            return Example(" ".join([disturbed(ask, self._rng), *conditions]), (task,), origin)
         if task == "open_qa":
             # A question beside a passage may be answered by it; that would be closed_qa.
-            return Example(disturbed(ask, self._rng), (task,))
+            return Example(disturbed(ask, self._rng), (task,), origin)
         background = f"Background, for interest only: {self._passage()}"
         parts = [disturbed(ask, self._rng), background]
         self._rng.shuffle(parts)
-        return Example("\n\n".join(parts), (task,))
+        return Example("\n\n".join(parts), (task,), origin)
 
     def out_of_depth(self) -> Example:
         """Anything may be meant: with labels at random, the model learns to be unsure."""

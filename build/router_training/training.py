@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from router_training import (
     encoder,
     fitting,
     frames,
+    judgements,
     labelled_file,
     prompt_templates,
     sources,
@@ -35,8 +35,9 @@ from router_training import (
     tasks,
 )
 from router_training.calibration import Scaling, best_scaling
-from router_training.fitting import ROWS_PER_BATCH, Rows, Schedule, fit, logits
-from router_training.sources import OWN, WIDE, DataError, Prompt
+from router_training.fitting import Rows, Schedule, fit, logits
+from router_training.sources import OPEN_QUESTIONS, OWN, WIDE, DataError, Prompt
+from router_training.synthesis import Example
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
@@ -56,6 +57,8 @@ NOT_TYPICAL = (
     "awesome-chatgpt-prompts", "mbpp", "gsm8k-train", "system-prompts",
 )  # fmt: skip
 CALIBRATION_ROWS_MIN = 100  # fewer would set the numbers by chance
+# Of what is learnt of a row that teachers have judged, their share; the rest is the label's.
+JUDGED_SHARE = 0.5
 # Which neurons are kept is measured on so many rows.
 ROWS_TO_MEASURE = 1000
 
@@ -64,29 +67,28 @@ ROWS_TO_MEASURE = 1000
 class Recipe:
     """The amounts of everything; `full` is what ships.
 
-    width          neurons kept in each feed-forward, where the encoder has 1,536
-    prompts_share  of the training side that is used
-    steps_min      epochs are repeated until there are so many: a hundred rows are four steps an epoch
-    finish_steps   of a last round, at a lower rate (`synthesis.examples` says what is different in it)
+    width           neurons kept in each feed-forward, where the encoder has 1,536
+    rows_per_batch  rows of one step
+    prompts_share   of the training side that is used
+    steps_min       epochs are repeated until there are so many: a hundred rows are four steps an epoch
     """
 
     tokens_max: int = 18_000
     layers: int = 4
     width: int = 896
-    epochs: int = 3
-    rate: float = 2e-4
+    epochs: int = 10
+    rows_per_batch: int = 128
+    rate: float = 4e-4
     prompts_share: float = 1.0
     steps_min: int = 0
-    finish_steps: int = 340
-    finish_rate: float = 6e-5
 
 
 RECIPES = {
     "full": Recipe(),
     # All stages on a little, in minutes: to try a change, or to see one command make one model twice.
-    "short": Recipe(epochs=1, prompts_share=0.12, finish_steps=40),
+    "short": Recipe(epochs=1, rows_per_batch=32, rate=2e-4, prompts_share=0.12),
     # A user's own data.
-    "own": Recipe(steps_min=150, finish_steps=0),
+    "own": Recipe(epochs=3, rows_per_batch=32, rate=2e-4, steps_min=150),
 }
 
 
@@ -132,15 +134,6 @@ def train(order: Order) -> None:
             order.work / f"router-{state}.pt",
             "training",
         )
-    if recipe.finish_steps:
-        with watch.stage("finishing"):
-            fit(
-                model,
-                lambda _: course.finishing_rows(tokenizer),
-                Schedule(1, recipe.finish_rate, order.seed, steps_max=order.steps_max or recipe.finish_steps),
-                order.work / f"finished-{state}.pt",
-                "finishing",
-            )
     with watch.stage("calibration"):
         scaling = _scaling(model, tokenizer, _held_out(prompts), policy)
         with torch.no_grad():
@@ -157,7 +150,12 @@ def train(order: Order) -> None:
             "seed": order.seed,
             "bias": {task: round(b, 4) for task, b in zip(policy, scaling.bias, strict=True)},
         },
-        "tools": {"torch": torch.__version__.split("+")[0], "transformers": version("transformers")},
+        "tools": {
+            "torch": torch.__version__.split("+")[0],
+            "transformers": version("transformers"),
+            "tokenizers": version("tokenizers"),
+            "on": fitting.device(),
+        },
     }
     _write(model, tokenizer, facts, order.out)
     print(f"{order.out} is made\n{watch.report()}")
@@ -190,11 +188,12 @@ def _state_name(order: Order, recipe: Recipe, prompts: Sequence[Prompt], base: P
     """
     code = [
         inspect.getsource(module)
-        for module in (prompt_templates, synthesis, frames, fitting, encoder, query, conversation)
+        for module in (prompt_templates, synthesis, frames, judgements, fitting, encoder, query, conversation)
     ]
     # By content: training that goes on from its own output must not find itself done.
     files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(base.glob("*.safetensors"))]
     files.append(hashlib.sha256((base / "tokenizer.json").read_bytes()).hexdigest())
+    files.append(hashlib.sha256(judgements.FILE.read_bytes()).hexdigest())
     libraries = [f"{name}=={version(name)}" for name in ("torch", "transformers", "tokenizers", "numpy")]
     shape = repr((recipe, order.seed, order.steps_max, files, LIMITS, prompts, code, libraries))
     return hashlib.sha256(shape.encode()).hexdigest()[:16]
@@ -250,6 +249,8 @@ class _Course:
         self._tasks = tuple(policy)
         self._recipe = recipe
         self._seed = seed
+        # Teachers know the twenty tasks and no user's own.
+        self._judged = judgements.read() if self._tasks == tasks.TASKS else {}
         # A round is asked for more than once; the last one is kept.
         self._round = lru_cache(maxsize=1)(self._draw_round)
 
@@ -259,7 +260,7 @@ class _Course:
         torch.manual_seed(self._seed)
         torch.set_flush_denormal(True)
         model = encoder.load(self._base, self._tasks, recipe.layers)
-        texts, _ = self._round(0)
+        texts = [normalise(example.text, LIMITS).text for example in self._round(0)]
         tokenizer = encoder.read_tokenizer(self._base)
         tokenizer = encoder.prune_vocabulary(model, tokenizer, texts, recipe.tokens_max)
         if recipe.width < model.config.intermediate_size:
@@ -269,27 +270,30 @@ class _Course:
 
     def rows(self, tokenizer: Tokenizer, number: int) -> Rows:
         """Return a round of rows; one number is one round."""
-        texts, allowed = self._round(number)
-        return Rows(encoder.token_ids(tokenizer, texts, LIMITS), allowed)
-
-    def finishing_rows(self, tokenizer: Tokenizer) -> Rows:
-        """Return the rows of the last round."""
-        texts, allowed = self._round(self._recipe.epochs, finishing=True)
-        return Rows(encoder.token_ids(tokenizer, texts, LIMITS), allowed)
+        return self._as_rows(tokenizer, self._round(number))
 
     def schedule(self, tokenizer: Tokenizer, steps_max: int | None) -> Schedule:
         recipe = self._recipe
-        steps_an_epoch = -(-len(self.rows(tokenizer, 0).ids) // ROWS_PER_BATCH)
+        steps_an_epoch = -(-len(self.rows(tokenizer, 0).ids) // recipe.rows_per_batch)
         epochs = max(recipe.epochs, -(-recipe.steps_min // steps_an_epoch))
-        return Schedule(epochs, recipe.rate, self._seed, steps_max=steps_max)
+        return Schedule(epochs, recipe.rate, self._seed, recipe.rows_per_batch, steps_max)
 
-    def _draw_round(self, number: int, *, finishing: bool = False) -> tuple[list[str], NDArray[np.bool_]]:
-        """Draw a round: its texts as served, and which tasks are right, (row, task)."""
-        found = synthesis.examples(
-            self._prompts, self._seed * 1000 + number, self._recipe.prompts_share, finishing=finishing
+    def _draw_round(self, number: int) -> list[Example]:
+        return synthesis.examples(self._prompts, self._seed * 1000 + number, self._recipe.prompts_share)
+
+    def _as_rows(self, tokenizer: Tokenizer, drawn: Sequence[Example]) -> Rows:
+        """Make rows of examples: their texts as served, and what is to be learnt of them."""
+        texts = [normalise(example.text, LIMITS).text for example in drawn]
+        allowed = np.array([[task in example.tasks for task in self._tasks] for example in drawn])
+        unjudged = np.zeros(len(self._tasks), dtype=np.float32)
+        judged = np.array(
+            [self._judged.get(e.origin, unjudged) if e.whole else unjudged for e in drawn], dtype=np.float32
         )
-        texts = [normalise(example.text, LIMITS).text for example in found]
-        return texts, np.array([[task in example.tasks for task in self._tasks] for example in found])
+        return Rows(
+            encoder.token_ids(tokenizer, texts, LIMITS),
+            allowed,
+            judgements.targets(allowed, judged, JUDGED_SHARE),
+        )
 
 
 def _held_out(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -314,10 +318,15 @@ def _scaling(
         return Scaling(temperature=1.0, bias=(0.0,) * len(policy))
     texts = [normalise(p.text, LIMITS).text for p in held_out]
     scores = logits(model, encoder.token_ids(tokenizer, texts, LIMITS), "calibrating")
-    allowed = np.array([[task in p.tasks for task in policy] for p in held_out])
+    allowed = np.array([[task in _perhaps_a_fact(p) for task in policy] for p in held_out])
     kinds = [kind_of(p) for p in held_out]
     weights = np.array([1 / kinds.count(kind) for kind in kinds])
     return best_scaling(scores, allowed, is_slow_task, weights / weights.sum())
+
+
+def _perhaps_a_fact(prompt: Prompt) -> tuple[str, ...]:
+    """Leave open what public sets call open and general questions: many are everyday facts."""
+    return (*prompt.tasks, "simple_fact") if set(prompt.tasks) == set(OPEN_QUESTIONS) else prompt.tasks
 
 
 def training_mix(prompts: Sequence[Prompt], known_tasks: Sequence[str]) -> dict[str, float]:

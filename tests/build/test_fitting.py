@@ -26,7 +26,7 @@ def model() -> BertForSequenceClassification:
 def rows(epoch: int) -> Rows:
     rng = np.random.default_rng(epoch)
     ids = [[3, *rng.integers(6, 50, length), 4] for length in rng.integers(2, 9, 80)]
-    return Rows(ids, np.eye(3, dtype=bool)[rng.integers(0, 3, 80)])
+    return Rows(ids, np.eye(3, dtype=bool)[rng.integers(0, 3, 80)], np.zeros((80, 3), dtype=np.float32))
 
 
 def stopped_in(epoch_of_power_cut: int) -> Callable[[int], Rows]:
@@ -57,4 +57,14 @@ def test_a_row_of_several_right_tasks_is_content_with_any_of_them() -> None:
     logits = torch.tensor([[9.0, -9.0, -9.0], [-9.0, 9.0, -9.0]])
     either = torch.tensor([[True, True, False]] * 2)
 
-    assert fitting.loss_of(logits, either).item() == pytest.approx(0.0, abs=1e-4)
+    assert fitting.loss_of(logits, either, torch.zeros(2, 3)).item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_row_with_a_target_is_punished_for_what_differs_from_it() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0]] * 2)
+    target = torch.stack([torch.softmax(logits[0], 0), torch.tensor([0.0, 0.0, 1.0])])
+    allowed = torch.tensor([[True, False, False]] * 2)
+
+    alike, other = (fitting.loss_of(logits[:1], allowed[:1], row[None]).item() for row in target)
+
+    assert alike < other
