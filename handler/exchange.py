@@ -149,6 +149,22 @@ class Exchange:
             if chunk:
                 yield chunk
 
+    async def discard(self, within_s: float, gap_s: float) -> None:
+        """Read on and throw away: to the end, or until nothing has come for `gap_s`, or `within_s` are over.
+
+        A connection that is closed with bytes unread takes away what its caller has not read of the answer.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        try:
+            while True:
+                async with asyncio.timeout_at(min(until, loop.time() + gap_s)):
+                    message = await self._receive()
+                if message["type"] != "http.request" or not message.get("more_body"):
+                    return
+        except TimeoutError:
+            pass
+
     async def hung_up(self) -> None:
         """Return when the caller has gone. Only after the whole body was read."""
         while (await self._receive())["type"] != "http.disconnect":

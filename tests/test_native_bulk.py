@@ -248,3 +248,46 @@ def test_when_the_process_ends_the_lines_read_are_answered_and_the_last_says_why
     assert all("label" in answer for answer in answers)
     assert BULK_QUEUED_MAX <= len(answers) < 40
     assert last["error"]["status"] == "UNAVAILABLE"
+
+
+def test_what_still_comes_is_thrown_away_so_that_the_answers_reach_their_reader() -> None:
+    async def main() -> tuple[int, float, list[Any]]:
+        async with House(run_s=0.02, size_max=1) as house:
+            caller, wired = Caller(), Wired(house)
+            for line in lines(300).splitlines():
+                caller.send(line + b"\n")
+            serving = asyncio.create_task(native.serve(wired.service, caller.exchange()))
+            await asyncio.sleep(0.11)
+            wired.service.health.drain_began.set()
+            began = asyncio.get_running_loop().time()
+            await serving
+            return caller.sent.qsize(), asyncio.get_running_loop().time() - began, caller.answers
+
+    unread, took_s, answers = virtual.run(main())
+
+    assert unread == 0
+    assert took_s < 1  # its sender fell silent
+    assert len(answers) < 40
+    assert answers[-1]["error"]["status"] == "UNAVAILABLE"
+
+
+def test_a_sender_who_never_stops_is_left_all_the_same() -> None:
+    async def main() -> float:
+        async with House() as house:
+            caller, wired = Caller(), Wired(house)
+
+            async def send() -> None:
+                while True:
+                    caller.send(lines(1))
+                    await asyncio.sleep(0.01)
+
+            sending = asyncio.create_task(send())
+            serving = asyncio.create_task(native.serve(wired.service, caller.exchange()))
+            await asyncio.sleep(0.5)
+            wired.service.health.drain_began.set()
+            began = asyncio.get_running_loop().time()
+            await serving
+            sending.cancel()
+            return asyncio.get_running_loop().time() - began
+
+    assert virtual.run(main()) == pytest.approx(native.DISCARD_S, abs=0.2)

@@ -31,6 +31,9 @@ from handler.wires.messages import conversation, items
 
 PATH = "/v1/query-classify"
 FORMS = ("text", "texts", "messages", "input", "prompt")
+# Of a stream that is not answered any further, what still comes is thrown away for so long, and until nothing comes.
+DISCARD_S = 4.0
+GAP_S = 0.1
 
 _decode = msgspec.json.Decoder(wire.ClassifyRequest).decode
 _decode_line = msgspec.json.Decoder(wire.ClassifyLine).decode
@@ -245,6 +248,7 @@ async def _stream(service: Service, exchange: Exchange, caller: bytes) -> None:
                 each.cancel()
     if last is not None:
         await exchange.part(wire.write_error(last) + b"\n")
+        await exchange.discard(DISCARD_S, GAP_S)
     service.succeeded(exchange, None, "", exchange.spent_s, "native")
     await exchange.end()
 
