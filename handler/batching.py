@@ -57,6 +57,11 @@ BULK_AFTER_RUNS = 7
 CLEAR_EVERY_S = 0.02
 # Nobody is sent away for longer, whatever the arithmetic says of a lane that hangs.
 RETRY_AFTER_MAX_S = 30
+# Made once: in a flood most of what the gateway says is one of these.
+_RETRY_AFTER = tuple((("retry-after", str(seconds)),) for seconds in range(RETRY_AFTER_MAX_S + 1))
+_REFUSED = "the gateway has {}; Retry-After says when what waits now will be done"
+_FULL = _REFUSED.format("more queries waiting than it can answer soon")
+_TOO_LATE = _REFUSED.format("too much to do to answer this query in its time")
 
 
 class Scorer(Protocol):
@@ -267,21 +272,27 @@ class Plan:
         Full: raises `Overloaded`. Raises `DeadlineExceeded` when a time of `wait_max_s` would do and the
         query's own, shorter one will not.
         """
-        line = self._bulk if ticket.bulk else self._single
-        if not self._has_room(line, ticket, now) and not (
-            self._cleared(line, now) and self._has_room(line, ticket, now)
-        ):
-            raise self._refusal("more queries waiting than it can answer soon")
+        self.require_room(ticket.caller, ticket.bulk, now)
         if not self._in_time(ticket, ticket.deadline, now):
             short = ticket.deadline - now < OWN_TIME * self.wait_max_s
             if short and self._in_time(ticket, now + self.wait_max_s, now):
                 # Whoever allows less time than we do is late by its own choice: nothing was shed.
                 raise DeadlineExceeded("what waits before this query takes longer than the time it was given")
-            raise self._refusal("too much to do to answer this query in its time")
+            raise self._refusal(_TOO_LATE)
         ticket.arrived = now
-        line.append(ticket)
-        if not ticket.bulk:
+        if ticket.bulk:
+            self._bulk.append(ticket)
+        else:
+            self._single.append(ticket)
             self._single_at = now
+
+    def require_room(self, caller: bytes, bulk: bool, now: float) -> None:
+        """Raise `Overloaded` where one more query of this caller may not wait, whatever its length."""
+        line = self._bulk if bulk else self._single
+        if self._has_room(line, caller, now):
+            return
+        if not (self._cleared(line, now) and self._has_room(line, caller, now)):
+            raise self._refusal(_FULL)
 
     def _cleared(self, line: Line, now: float) -> bool:
         """Take out what nobody wants any more, unless that was done just now; whether it was done."""
@@ -291,21 +302,21 @@ class Plan:
         self._removed += line.remove_dead(now)
         return True
 
-    def _has_room(self, line: Line, ticket: Ticket, now: float) -> bool:
+    def _has_room(self, line: Line, caller: bytes, now: float) -> bool:
         """Whether one more may wait."""
         if len(self._single) < self.queue_min / 2:
             self._short_at = now
         if line is self._bulk:
             # Who queues bulk bounds it; this bounds how many such requests there are at once.
-            return len(line) < self.queue_max and self._shares(line, ticket.caller, self.queue_max)
+            return len(line) < self.queue_max and self._shares(line, caller, self.queue_max)
         if len(line) < self.queue_min:
             return True
         if len(line) >= self.queue_max:
             return False
         if now - self._short_at <= BURST_S:
-            return self._shares(line, ticket.caller, self.queue_max)
-        others = line.callers > bool(line.held_by(ticket.caller))
-        return others and self._shares(line, ticket.caller, self.queue_min)
+            return self._shares(line, caller, self.queue_max)
+        others = line.callers > bool(line.held_by(caller))
+        return others and self._shares(line, caller, self.queue_min)
 
     def _shares(self, line: Line, caller: bytes, places: int) -> bool:
         """Whether a caller holds less of so many places than is its share while others wait: half at most."""
@@ -320,12 +331,9 @@ class Plan:
             return True
         return now + DEADLINE_MARGIN * self._throughput.seconds_for(ahead + ticket.tokens) <= deadline
 
-    def _refusal(self, why: str) -> Overloaded:
+    def _refusal(self, message: str) -> Overloaded:
         after_s = min(max(1, math.ceil(self.expected_s)), RETRY_AFTER_MAX_S)
-        return Overloaded(
-            f"the gateway has {why}; Retry-After says when what waits now will be done",
-            headers=(("retry-after", str(after_s)),),
-        )
+        return Overloaded(message, headers=_RETRY_AFTER[after_s])
 
     def take(self, now: float, lanes_free: int = 1) -> tuple[list[Ticket], list[tuple[Ticket, DropReason]]]:
         """Remove the next run's queries, oldest first, and whatever died before them.
@@ -434,6 +442,10 @@ class Batcher:
         ticket.done = loop.create_future()
         self._wake()
         return ticket.done
+
+    def require_room(self, caller: bytes, bulk: bool) -> None:
+        """Raise `Overloaded` where a query of this caller would be refused for its place in the queue."""
+        self.plan.require_room(caller, bulk, asyncio.get_running_loop().time())
 
     @property
     def alive(self) -> bool:

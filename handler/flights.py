@@ -60,6 +60,10 @@ class Flights(Generic[R]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether a run of this key is under way."""
+        return key in self._flights
+
     async def join(
         self,
         key: bytes,

@@ -17,6 +17,7 @@ import msgspec
 from handler import entries
 from handler.batching import Batcher, Ticket
 from handler.cache import L1
+from handler.errors import Overloaded
 from handler.flights import Flights
 from handler.l2 import L2
 from handler.model_holder import ModelHolder, Serving
@@ -111,6 +112,8 @@ class Gateway:
         key = cache_key(query, serving.router.digest)
         scored = self._recall(key, started)
         if scored is None:
+            if self.l2 is None and key not in self.flights:
+                self._require_room(caller, bulk)
             deadline = asyncio.get_running_loop().time() + timeout_s
             ticket = Ticket(
                 query=query,
@@ -133,6 +136,14 @@ class Gateway:
             return None
         self.telemetry.cache_hit("L1")
         return Scored(scores, "l1", (("l1", time.perf_counter() - started),))
+
+    def _require_room(self, caller: bytes, bulk: bool) -> None:
+        """Refuse what will be refused before anything is made for it: in a flood, that is most of all work."""
+        try:
+            self.batcher.require_room(caller, bulk)
+        except Overloaded:
+            self.telemetry.cache_miss()
+            raise
 
     async def _share_a_run(
         self,

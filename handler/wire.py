@@ -1,6 +1,7 @@
 """What crosses HTTP, as frozen structs: the query, its answer, errors and reports."""
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -336,13 +337,9 @@ def write_answer(decision: Decision) -> bytes:
 
 
 def write_error(error: GatewayError) -> bytes:
-    return encode(
-        ErrorAnswer(
-            ErrorBody(
-                code=error.code,
-                status=error.status,
-                message=error.message,
-                details=list(error.details),
-            )
-        )
-    )
+    return _error(error.code, error.status, error.message, error.details)
+
+
+@lru_cache(maxsize=64)  # in a flood it is one and the same refusal, again and again
+def _error(code: int, status: str, message: str, details: tuple[str, ...]) -> bytes:
+    return encode(ErrorAnswer(ErrorBody(code=code, status=status, message=message, details=list(details))))
