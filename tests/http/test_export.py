@@ -5,7 +5,9 @@ import os
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,8 +16,7 @@ from lab.receiver import Receiver
 from tests.http.test_process import polite_client
 
 SECRET = "xyzzy-swordfish"
-TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-SAMPLED = f"00-{TRACE}-{PARENT}-01"
+PARENT = "00f067aa0ba902b7"
 # Protocol buffers' own library: what is imported with OpenTelemetry, and shows in a process's maps.
 LIBRARY = "_upb/_message"
 
@@ -133,57 +134,100 @@ def test_a_receiver_that_comes_back_is_told_of() -> None:
             assert served.metric("query_gateway_otlp_healthy", signal="metrics") == 1
 
 
-def test_a_query_that_its_caller_traces_is_a_span_with_its_stages_below_the_callers() -> None:
+class Traced(NamedTuple):
+    """A gateway that sends its spans soon, and where to."""
+
+    served: Served
+    receiver: Receiver
+
+    def spans(self, trace: str, count: int) -> list[Any]:
+        """The spans of a trace, once there are so many."""
+
+        def found() -> list[Any]:
+            return [span for span in self.receiver.spans() if span.trace_id.hex() == trace]
+
+        eventually(lambda: len(found()) >= count, f"{count} spans of {trace}")
+        return found()
+
+
+@pytest.fixture(scope="module")
+def traced() -> Iterator[Traced]:
     with Receiver() as receiver:
-        with Served(sending_to(receiver.url)) as served:
-            served.ask(f"{SECRET} traced", traceparent=SAMPLED)
-            served.ask(f"{SECRET} not traced", traceparent=SAMPLED[:-1] + "0")
-            served.ask(f"{SECRET} alone")
-            assert served.terminate() == 0
-        spans = receiver.spans()
-        sent = b"".join(receiver.pushes("traces") + receiver.pushes("metrics"))
+        settings = sending_to(receiver.url, OTEL_BSP_SCHEDULE_DELAY="100", OTEL_METRICS_EXPORTER="none")
+        with Served(settings) as served:
+            yield Traced(served, receiver)
+
+
+def traceparent(trace: str, flags: str = "01") -> str:
+    return f"00-{trace}-{PARENT}-{flags}"
+
+
+def test_a_query_that_its_caller_traces_is_a_span_with_its_stages_below_the_callers(traced: Traced) -> None:
+    trace, other = "a1" * 16, "a2" * 16
+    traced.served.ask(f"{SECRET} not traced", traceparent=traceparent(other, "00"))
+    traced.served.ask(f"{SECRET} alone")
+    traced.served.ask(f"{SECRET} traced", traceparent=traceparent(trace))
+
+    spans = traced.spans(trace, 5)
 
     (query,) = [span for span in spans if span.name == "query"]
     stages = [span for span in spans if span is not query]
-    assert (query.trace_id.hex(), query.parent_span_id.hex()) == (TRACE, PARENT)
+    assert query.parent_span_id.hex() == PARENT
     assert [stage.name for stage in stages] == ["l1", "queue", "tokenize", "infer"]
-    assert {(s.trace_id, s.parent_span_id) for s in stages} == {(query.trace_id, query.span_id)}
+    assert {stage.parent_span_id for stage in stages} == {query.span_id}
     assert all(
         query.start_time_unix_nano <= stage.start_time_unix_nano <= stage.end_time_unix_nano
         for stage in stages
     )
     assert stages[-1].end_time_unix_nano <= query.end_time_unix_nano
-    assert SECRET.encode() not in sent
+    assert {span.trace_id.hex() for span in traced.receiver.spans()} >= {trace}
+    assert other not in {span.trace_id.hex() for span in traced.receiver.spans()}
+    assert SECRET.encode() not in b"".join(traced.receiver.pushes("traces"))
 
 
-def test_every_query_of_a_request_of_many_is_a_span_below_its_request() -> None:
-    lines = b'{"text":"a"}\n{"txet":"b"}\n{"text":"c"}\n'
-    with Receiver() as receiver:
-        with Served(sending_to(receiver.url)) as served:
-            served.send(b'{"texts":["d","e"]}', traceparent=SAMPLED)
-            served.send(lines, content_type="application/x-ndjson", traceparent=SAMPLED)
-            assert served.terminate() == 0
-        spans = receiver.spans()
+@pytest.mark.parametrize(
+    ("trace", "body", "content_type", "queries"),
+    [
+        ("b1" * 16, b'{"texts":["d","e"]}', "application/json", 2),
+        ("b2" * 16, b'{"text":"a"}\n{"txet":"b"}\n{"text":"c"}\n', "application/x-ndjson", 2),
+    ],
+    ids=["texts", "NDJSON"],
+)
+def test_every_query_of_a_request_of_many_is_a_span_below_its_request(
+    traced: Traced, trace: str, body: bytes, content_type: str, queries: int
+) -> None:
+    traced.served.send(body, content_type=content_type, traceparent=traceparent(trace))
 
-    requests = {span.span_id for span in spans if span.name == "request"}
-    queries = [span for span in spans if span.name == "query"]
-    assert len(requests) == 2
-    assert len(queries) == 4
-    assert {query.parent_span_id for query in queries} == requests
+    spans = traced.spans(trace, 1 + 5 * queries)
+
+    (request,) = [span for span in spans if span.name == "request"]
+    below = [span for span in spans if span.name == "query"]
+    assert request.parent_span_id.hex() == PARENT
+    assert [query.parent_span_id for query in below] == [request.span_id] * queries
 
 
-def test_a_traced_query_that_is_refused_says_why() -> None:
-    with Receiver() as receiver:
-        with Served(sending_to(receiver.url)) as served:
-            assert served.send(f'{{"txet":"{SECRET}"}}'.encode(), traceparent=SAMPLED).status_code == 400
-            assert served.terminate() == 0
-        (span,) = receiver.spans()
+def test_a_traced_query_that_is_refused_says_why(traced: Traced) -> None:
+    trace = "c1" * 16
+    refused = traced.served.send(f'{{"txet":"{SECRET}"}}'.encode(), traceparent=traceparent(trace))
+
+    (span,) = traced.spans(trace, 1)
 
     told = {one.key: one.value for one in span.attributes}
+    assert refused.status_code == 400
     assert span.status.code == 2  # an error
     assert told["error.type"].string_value == "ValidationError"
     assert told["http.response.status_code"].int_value == 400
     assert SECRET not in str(span)
+
+
+def test_spans_that_wait_are_sent_when_the_process_ends() -> None:
+    with Receiver() as receiver:
+        settings = sending_to(receiver.url, OTEL_BSP_SCHEDULE_DELAY="60000", OTEL_METRICS_EXPORTER="none")
+        with Served(settings) as served:
+            served.ask("q", traceparent=traceparent("d1" * 16))
+            assert served.terminate() == 0
+
+        assert "query" in {span.name for span in receiver.spans()}
 
 
 def test_traces_beyond_the_queue_are_dropped_and_counted() -> None:
