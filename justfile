@@ -72,7 +72,7 @@ load *arguments: (_install "serve") (_install "load")
 chaos *arguments: (_install "dev")
     {{ python }} -m lab.chaos "$@"
 
-# Three gateways behind HAProxy, killed, frozen, flooded and replaced under load (3 minutes; needs Debian's haproxy)
+# Three gateways behind HAProxy, killed, frozen, flooded, replaced under load (needs Debian's haproxy; `just fleet simulate`: the sums past it)
 fleet *arguments: (_install "dev")
     {{ python }} -m lab.fleet "$@"
 

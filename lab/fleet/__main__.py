@@ -12,7 +12,7 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
-from lab.fleet import scenes
+from lab.fleet import scenes, simulate
 from lab.fleet.fleet import Fleet, ended_by_sigterm
 from lab.fleet.judge import Judge, renamed
 from lab.fleet.shared import Shared
@@ -29,6 +29,8 @@ PER_S_MAX = 500.0
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["simulate"]:
+        return simulate.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="just fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

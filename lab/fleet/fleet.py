@@ -80,9 +80,18 @@ class Member:
 class Fleet:
     """Members behind one HAProxy. Use as a context manager."""
 
-    def __init__(self, folder: Path, model: Path, *, redis_url: str = "", gateways: int = 3) -> None:
-        settings = SETTINGS | ({"REDIS_URL": redis_url} if redis_url else {})
-        self.members = [Member(str(number + 1), folder, settings) for number in range(gateways)]
+    def __init__(
+        self,
+        folder: Path,
+        model: Path,
+        *,
+        redis_url: str = "",
+        gateways: int = 3,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`settings` of every gateway, beside those that make it an instance of one CPU."""
+        all_of_them = SETTINGS | ({"REDIS_URL": redis_url} if redis_url else {}) | dict(settings or {})
+        self.members = [Member(str(number + 1), folder, all_of_them) for number in range(gateways)]
         self._folder = folder
         self._model = model
 

@@ -21,6 +21,11 @@ class Shared:
     def __exit__(self, *_: object) -> None:
         self._server.kill()
 
+    @property
+    def cpu_s(self) -> float:
+        facts = self._server.facts("cpu")
+        return float(facts["used_cpu_user"] + facts["used_cpu_sys"])
+
     def lose_zone(self) -> str:
         """Lose what stands in the first zone; says what that was."""
         return ""
