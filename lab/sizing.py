@@ -31,9 +31,7 @@ STEP = 5
 PER_S = 10_000
 BUSY = 0.6
 HIT_RATES = (0.0, 0.3, 0.6)
-KNATIVE_TARGET = 0.7
 _CONCURRENCY = re.compile(r"(?m)^(\s*containerConcurrency: )(\d+)$")
-_AIM = re.compile(r"(# The autoscaler aims at 70% of the bound below: )(\d+)( in flight\.)")
 
 
 def concurrency(per_s: float) -> int:
@@ -88,15 +86,9 @@ def bounds(text: str) -> list[int]:
     return [int(found[2]) for found in _CONCURRENCY.finditer(text)]
 
 
-def aims(text: str) -> list[int]:
-    """What a manifest says that Knative's autoscaler aims at."""
-    return [int(found[2]) for found in _AIM.finditer(text)]
-
-
 def bounded(text: str, wanted: int) -> str:
     """A manifest with this concurrency."""
-    text = _CONCURRENCY.sub(rf"\g<1>{wanted}", text)
-    return _AIM.sub(rf"\g<1>{KNATIVE_TARGET * wanted:.0f}\g<3>", text)
+    return _CONCURRENCY.sub(rf"\g<1>{wanted}", text)
 
 
 def measure(rounds: int, seconds: float) -> tuple[list[float], float, float]:

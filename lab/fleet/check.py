@@ -1,8 +1,10 @@
 """Whether the sums are right where they can be looked at: the real fleet, and the same fleet reckoned."""
 
+import contextlib
 import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lab.drive import Driver, poisson
@@ -10,14 +12,15 @@ from lab.fleet.autoscalers import Fixed
 from lab.fleet.costs import PATIENT, Costs
 from lab.fleet.fleet import Fleet
 from lab.fleet.scenes import shares
-from lab.fleet.shared import Shared
-from lab.fleet.simulation import Caches, Cpus, Detailed, Mix, Result, Service, Shares, Timing, steady
+from lab.fleet.simulation import Caches, Cpus, Detailed, Mix, Service, Shares, Timing, steady
 from lab.fleet.traffic import KINDS, flowing, zipf, zipf_requests
 from lab.launch import MODEL, cpus
+from lab.redis_server import RedisServer
 from lab.rows import Row, at_most
 
 OFF_MAX = 0.15
 CALLERS = 32
+QUERIES = 6000
 # Of what callers who wait get out of the machine: independent callers cost more CPU each.
 LOAD = 0.3
 PER_S_MAX = 600.0
@@ -28,13 +31,14 @@ def compare(costs: Costs, seconds: float) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="check-") as name:
         folder = Path(name)
         with (
-            Shared(folder) as shared,
+            _redis(folder) as shared,
             Fleet(folder, MODEL, redis_url=shared.url, settings=PATIENT) as fleet,
         ):
             members = [member.served for member in fleet.members]
             began_s, began = time.perf_counter(), _spent(fleet, shared)
             with Driver(fleet.port) as driver:
-                waiting = driver.closed(zipf_requests(1, crowd=2), connections=CALLERS, seconds=seconds / 2)
+                some = itertools.islice(zipf_requests(1, crowd=2), QUERIES)
+                waiting = driver.closed(some, connections=CALLERS)
             took_s = time.perf_counter() - began_s
             of_gateways, of_others = (b - a for a, b in zip(began, _spent(fleet, shared), strict=True))
             per_s = min(PER_S_MAX, round(LOAD * waiting.goodput, -1))
@@ -45,10 +49,11 @@ def compare(costs: Costs, seconds: float) -> list[Row]:
             l1, l2, model = shares(fleet.counted().since(before))
     asked = seen.outcome.offered
     came = itertools.islice(poisson(per_s, 2), asked)
-    reckoned = _reckoned(costs, seconds, asked=came)
+    reckoned = _world(costs, seconds, asked=came).run(ready=3)
     count = len({*cpus().gateway, *cpus().driver})
     ours = min(1.0, (of_gateways + of_others) / took_s / count)
-    closed = _reckoned(costs, seconds / 2, callers=CALLERS, ours=ours)
+    world = _world(costs, 3600.0, callers=CALLERS, ours=ours)
+    closed = world.run(ready=3)
     answered = waiting.codes[200]
     got = reckoned.by_level
     every = sum(got.values())
@@ -60,30 +65,43 @@ def compare(costs: Costs, seconds: float) -> list[Row]:
         _beside("CPU of the gateways a query", spent / asked * 1e3, reckoned.cpu_s / every * 1e3, "{:.3f} ms"),
         _beside(f"CPU of the gateways a query, {CALLERS} callers who wait", of_gateways / answered * 1e3, closed.cpu_s / closed.offered * 1e3, "{:.3f} ms"),
         Row("CPUs that the fleet, its driver and Redis had then", f"{ours * count:.2f} of {count}"),
-        _beside(f"queries a second, {CALLERS} callers who wait", waiting.goodput, closed.offered / (seconds / 2), "{:.0f}"),
+        _beside(f"queries a second, {CALLERS} callers who wait", waiting.goodput, closed.offered / world.ended_s, "{:.0f}"),
         _beside("P50", seen.ms(0.5), reckoned.ms(0.5), "{:.2f} ms", judged=False),
         _beside("P99", seen.ms(0.99), reckoned.ms(0.99), "{:.1f} ms", judged=False),
     ]  # fmt: skip
 
 
-def _spent(fleet: Fleet, shared: Shared) -> tuple[float, float]:
+@contextlib.contextmanager
+def _redis(folder: Path) -> Iterator[RedisServer]:
+    """One Redis, as the costs were measured with."""
+    server = RedisServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def _spent(fleet: Fleet, shared: RedisServer) -> tuple[float, float]:
     """CPU seconds of the gateways, and of all the rest: HAProxy, Redis and this process."""
     gateways = sum(member.served.cpu_s for member in fleet.members)
-    return gateways, fleet.proxy.cpu_s + shared.cpu_s + time.process_time()
+    facts = shared.facts("cpu")
+    of_redis = float(facts["used_cpu_user"] + facts["used_cpu_sys"])
+    return gateways, fleet.proxy.cpu_s + of_redis + time.process_time()
 
 
-def _reckoned(
+def _world(
     costs: Costs,
     seconds: float,
     *,
     asked: "itertools.islice[float] | None" = None,
     callers: int = 0,
     ours: float = 1.0,
-) -> Result:
+) -> Detailed:
     work = costs.closed if callers else costs.open
     service = Service(work, Mix([(work.misses_us[0][0], 1.0)]), Shares(0.0, 0.0, 1.0), costs.floor_s)
     beside_us = work.proxy_us + work.driver_us + costs.redis.hit_us
-    world = Detailed(
+    return Detailed(
         service,
         Fixed(3),
         Timing(costs.cold_s, costs.drain_s),
@@ -94,8 +112,8 @@ def _reckoned(
         beside_s=beside_us / 1e6,
         arrivals=asked,
         callers=callers,
+        queries=QUERIES,
     )
-    return world.run(ready=3)
 
 
 def _beside(what: str, seen: float, reckoned: float, form: str, *, judged: bool = True) -> Row:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from lab.launch import KEPT, ROOT, Served, Server, eventually, free_port, scrape
+from lab.launch import KEPT, ROOT, NotStarted, Served, Server, eventually, free_port, scrape
 from lab.metrics import Metrics
 from lab.pages import Skipped
 
@@ -149,9 +149,14 @@ class Fleet:
         return self.seen()[member.name]["status"].startswith("UP")
 
     def wait_up(self, *, within_s: float = 20.0) -> None:
-        eventually(
-            lambda: all(self.up(member) for member in self.members), "HAProxy sees all", within_s=within_s
-        )
+        def all_up() -> bool:
+            if self.proxy.process.poll() is not None:
+                raise NotStarted(f"HAProxy ended:\n{self.proxy.text()}")
+            with contextlib.suppress(OSError):  # its control socket comes a moment after its port
+                return all(self.up(member) for member in self.members)
+            return False
+
+        eventually(all_up, "HAProxy sees all", within_s=within_s)
 
     def noticed_s(self, member: Member, up: bool, *, within_s: float = 20.0) -> float:
         """How long until HAProxy sees that a member is up, or is not."""

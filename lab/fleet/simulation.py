@@ -377,10 +377,12 @@ class Detailed(_World):
         beside_s: float = 0.0,
         arrivals: Iterator[float] | None = None,
         callers: int = 0,
+        queries: int = 0,
     ) -> None:
         """
         arrivals  moments at which queries come, instead of by the rate
-        callers   so many who wait for their answers and ask again, instead of arrivals
+        callers   so many who wait for their answers and ask again, instead of arrivals;
+                  after this number of `queries`, or at the end, no more
         """
         super().__init__(service, scaler, timing, rate, seconds, seed)
         self.caches = caches
@@ -389,6 +391,8 @@ class Detailed(_World):
         self.beside_s = beside_s
         self.arrivals = arrivals
         self.callers = callers
+        self.queries = queries
+        self.ended_s = 0.0  # when the last query did
         self.pending: deque[tuple[int, float]] = deque()
         self._number = self._turn = 0
         self._open_s = 0.0  # query seconds since the last look
@@ -551,11 +555,12 @@ class Detailed(_World):
         self._end(number, due_s, how)
         if self.pending and instance in self.ready and len(instance.open) < self.scaler.concurrency:
             self._begin(instance, *self.pending.popleft())
-        if self.callers and self.env.now < self.seconds:
+        if self.callers and self.env.now < self.seconds and not 0 < self.queries <= self._number:
             self._arrive()
 
     def _end(self, number: int, due_s: float, how: str) -> None:
         self._count(-1)
+        self.ended_s = self.env.now
         if how == "answered":
             took_s = self.env.now - due_s
             self.result.took_s.append(took_s)

@@ -5,6 +5,7 @@ that stand here as constants; docs/scale.md shows them.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from lab.fleet.simulation import (
     burst,
     day,
 )
+from lab.launch import ROOT
 from lab.rows import Row, at_most, holds
 
 # Assumed: of queries so many are as long as the lengths that were measured, the shortest first.
@@ -38,6 +40,10 @@ PLATFORM_S = {"Knative": 2.0, "Cloud Run": 1.0, "Kubernetes": 3.0}
 # Assumed: a pod's lingering until its end is known everywhere (DRAIN_LINGER_MS of infra/kubernetes).
 LINGER_S = 5.0
 MEMORY_GIB = 0.5
+# What the manifests give an instance at once (`just sizing` sets it).
+CONCURRENCY = int(
+    re.search(r"containerConcurrency: (\d+)", (ROOT / "infra/cloud-run/service.yaml").read_text())[1]  # type: ignore[index]
+)
 SPOT_SHARE = 0.1
 ZONE_SHARE = 1 / 3
 RATES = (1_000, 10_000, 100_000, 1_000_000)
@@ -147,12 +153,12 @@ class Sums:
 # What there is to turn. In each, a minimum as a share of what the peak needs stands apart.
 KNOBS: dict[str, list[tuple[str, Callable[[int, int], Autoscaler]]]] = {
     "Knative": [
-        (f"target {target:g} × 70% in flight", lambda minimum, maximum, target=target: Knative(minimum, maximum, target=target))  # type: ignore[misc]
-        for target in (0.5, 1, 2, 5, 40)
+        (f"target {target:g} × 70% in flight", lambda minimum, maximum, target=target: Knative(minimum, maximum, CONCURRENCY, target))  # type: ignore[misc]
+        for target in (0.5, 1, 2, 5, CONCURRENCY)
     ],
     "Cloud Run": [
         (f"CPU {cpu:.0%}, concurrency {most}", lambda minimum, maximum, cpu=cpu, most=most: CloudRun(minimum, maximum, concurrency=most, cpu_target=cpu))  # type: ignore[misc]
-        for cpu, most in ((0.4, 40), (0.6, 10), (0.6, 40), (0.6, 80), (0.8, 40))
+        for cpu, most in ((0.4, CONCURRENCY), (0.6, 10), (0.6, CONCURRENCY), (0.6, 2 * CONCURRENCY), (0.8, CONCURRENCY))
     ],
     "Kubernetes": [
         (f"CPU {cpu:.0%}", lambda minimum, maximum, cpu=cpu: Hpa(minimum, maximum, cpu_target=cpu))  # type: ignore[misc]
@@ -262,16 +268,18 @@ def scales(sums: Sums) -> list[list[str]]:
                 )
                 for share in (SPOT_SHARE, ZONE_SHARE)
             ]
-            spot = f", {sums.prices.spot * sums.cost(platform, whole):.2f} on spot" * (
-                platform != "Cloud Run"
-            )
+            if platform == "Cloud Run":
+                by_instance = sums.prices.by_instance(whole.instance_s) / whole.offered * 1e6
+                other = f" by request, {by_instance:.2f} by instance"
+            else:
+                other = f", {sums.prices.spot * sums.cost(platform, whole):.2f} on spot"
             lines.append(
                 [
                     f"{peak_per_s:,}",
                     platform,
                     f"{whole.most:,}",
                     f"{whole.good:.3%}",
-                    f"{sums.cost(platform, whole):.2f}{spot}",
+                    f"{sums.cost(platform, whole):.2f}{other}",
                     f"{whole.offered / 1e6 * sums.cost(platform, whole):,.0f}",
                     f"{1 - fast.good:.1%}, {fast.bad_s():.0f} s",
                     f"{lost[0].bad_s():.0f} s",
