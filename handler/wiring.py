@@ -45,8 +45,8 @@ FREED_S = 1.0
 KEYS_READ_S = 5.0
 # No model run takes this long: a lane that does hangs, and the process is not alive.
 STALL_S = 10.0
-# Refusals a second and CPU, where callers ask again at once: each costs 0.4 ms there, beside lanes that
-# are never idle, so that a tenth of the CPU goes to them (docs/decisions/0011).
+# Refusals a second and CPU, where callers ask again at once: each costs 0.25 ms there, beside lanes that
+# are never idle, so that a sixteenth of the CPU goes to them (docs/decisions/0011).
 REFUSALS_PER_S = 250
 
 
