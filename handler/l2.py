@@ -106,6 +106,7 @@ class L2:
         self._looks = Breaker(closed=False)
         self._lost: str | None = None
         self._logged: set[L2Failure] = set()
+        self._ending = False
 
     @property
     def healthy(self) -> bool:
@@ -195,6 +196,7 @@ class L2:
                 if looks.done():
                     looks.result()
         finally:
+            self._ending = True
             if changed:
                 changed.cancel()
             await end([looks])
@@ -210,14 +212,21 @@ class L2:
         """Ask the server that a look-up was sent to, in what is left of its budget."""
         if not to.asking:
             self.doubt()
-        if not look_up.value.done():
-            self._at(to.address).take_over(look_up, asking=to.asking)
+        if look_up.value.done():
+            return
+        if shard := self._at(to.address):
+            shard.take_over(look_up, asking=to.asking)
+        else:
+            look_up.settle(None)
 
     def write_sent_on(self, write: Write, to: Elsewhere) -> None:
         """Write to the server that a write was sent to."""
         if not to.asking:
             self.doubt()
-        self._at(to.address).put(Write(write.key, write.scores, to.asking, write.hops + 1))
+        if shard := self._at(to.address):
+            shard.put(Write(write.key, write.scores, to.asking, write.hops + 1))
+        else:
+            self._counts.dropped["unavailable"] += 1
 
     def doubt(self) -> None:
         """What is known of who has which keys may be out of date."""
@@ -232,9 +241,9 @@ class L2:
         address = self._servers.holder(key)
         return None if address is None else self._shards.get(address)
 
-    def _at(self, address: str) -> Shard:
-        """The server there, which begins to be used if it is new."""
-        if shard := self._shards.get(address):
+    def _at(self, address: str) -> Shard | None:
+        """The server there, which begins to be used if it is new; None where it is new at the end."""
+        if (shard := self._shards.get(address)) or self._ending:
             return shard
         shard = self._shards[address] = Shard(
             self._servers.link(address),
@@ -277,16 +286,19 @@ class L2:
         self._counts.errors[kind] += 1
         self._looks.failed(asyncio.get_running_loop().time())
         self._lost = f"shards: {exc}" if isinstance(exc, LinkError) else f"shards: {type(exc).__name__}"
-        if kind not in self._logged:
-            self._logged.add(kind)
-            self._log.error(
-                "l2_down",
-                error_type="RedisConnectionFailure",
-                error=None if isinstance(exc, LinkError) else exc,
-                kind=kind,
-                address=self.address,
-                message=self._lost,
-            )
+        if kind in self._logged:
+            return
+        self._logged.add(kind)
+        # Servers that are known go on being used, and say themselves when they are lost.
+        say = self._log.warning if self._servers.holders else self._log.error
+        say(
+            "l2_shards" if self._servers.holders else "l2_down",
+            error_type="RedisConnectionFailure",
+            error=None if isinstance(exc, LinkError) else exc,
+            kind=kind,
+            address=self.address,
+            message=self._lost,
+        )
 
     def _settle(self, before: Collection[str]) -> None:
         """Use the servers that there are now, and no others."""
@@ -295,7 +307,7 @@ class L2:
         for address in holders:
             self._at(address)
         for task, shard in self._runs.items():
-            if shard.address not in holders and now - shard.used_at > SPARE_S:
+            if shard.address not in holders and not shard.ending and now - shard.used_at > SPARE_S:
                 task.cancel()
         if len(holders) > 1 and holders != set(before):
             added, gone = sorted(holders - set(before)), sorted(set(before) - holders)

@@ -130,10 +130,14 @@ class Cluster:
         finally:
             for task in waiting:
                 task.cancel()
-            self._leaving |= waiting
-            for task in waiting:
-                task.add_done_callback(self._leaving.discard)
+                self._leaving.add(task)
+                task.add_done_callback(self._left)
         return views, failures
+
+    def _left(self, task: "asyncio.Task[View]") -> None:
+        self._leaving.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody else asks for it
 
     async def _view(self, place: Place) -> View:
         """What one server says. On a connection of its own, which is closed again."""

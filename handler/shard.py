@@ -176,6 +176,7 @@ class Shard:
         self.reads = Breaker(closed=False)
         self.writes = Breaker(closed=False)
         self.used_at = float("-inf")  # loop time at which somebody last wanted it
+        self.ending = False
         self._link = link
         self._timeout_s = timeout_s
         self._ttl_s = ttl_s
@@ -187,7 +188,6 @@ class Shard:
         self._asked = asyncio.Event()
         self._round: list[LookUp] | None = None
         self._late = False
-        self._ending = False
         self._buffer: deque[Write] = deque()
         self._buffered = asyncio.Event()
         # What the log has said of each open breaker: a kind of failure is said once.
@@ -213,7 +213,7 @@ class Shard:
         """
         loop = asyncio.get_running_loop()
         self.used_at = loop.time()
-        if self._late or self._ending or not self.reads.closed:
+        if self._late or self.ending or not self.reads.closed:
             return None
         asked = LookUp(key, loop.time(), loop.create_future())
         self._waiting.append(asked)
@@ -224,7 +224,7 @@ class Shard:
         """Ask for what another server sent here; the caller's budget began there."""
         loop = asyncio.get_running_loop()
         self.used_at = loop.time()
-        if self._late or self._ending or not self.reads.closed or look_up.hops >= HOPS_MAX:
+        if self._late or self.ending or not self.reads.closed or look_up.hops >= HOPS_MAX:
             look_up.settle(None)
             return
         if not look_up.hops:
@@ -236,7 +236,7 @@ class Shard:
     def put(self, entry: Write) -> None:
         """Remember to write an entry. Never waits; drops and counts what there is no room or use for."""
         self.used_at = asyncio.get_running_loop().time()
-        if self._ending or not (self.reads.closed and self.writes.closed) or entry.hops > HOPS_MAX:
+        if self.ending or not (self.reads.closed and self.writes.closed) or entry.hops > HOPS_MAX:
             self._counts.dropped["unavailable"] += 1
         elif len(self._buffer) >= WRITES_MAX:
             self._counts.dropped["full"] += 1
@@ -253,7 +253,7 @@ class Shard:
             for task in done:
                 task.result()  # a bug of ours; the owner ends the process
         finally:
-            self._ending = True
+            self.ending = True
             await end(tasks)
             self._release(self._waiting)
             await self._close()

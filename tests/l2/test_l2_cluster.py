@@ -354,6 +354,55 @@ def test_while_nobody_says_who_has_which_keys_it_is_not_healthy_and_asks_again()
     virtual.run(story())
 
 
+def test_servers_that_are_known_are_used_while_nobody_says_who_has_which_keys() -> None:
+    async def story(cluster: FakeCluster) -> None:
+        async with running(cluster) as rig:
+            await put(rig, *range(30))
+            cluster.look_fails = LinkError("auth", "NOPERM")
+            await asyncio.sleep(3 * LOOK_EVERY_S)
+            assert all(await found(rig, range(30)))
+            assert rig.l2.healthy
+            assert rig.events()[3:] == ["l2_shards"]
+
+    virtually(story)
+
+
+def test_a_write_that_is_sent_on_at_the_end_is_counted_and_begins_nothing() -> None:
+    async def story(cluster: FakeCluster) -> None:
+        async with running(cluster) as rig:
+            give(cluster, A, D)
+            for i in mine(A):
+                rig.l2.put(name(i), SCORES)
+        assert D not in cluster.links
+        assert rig.counts.dropped["unavailable"] == len(mine(A))
+
+    virtually(story)
+
+
+def test_a_server_that_is_let_go_hangs_up_in_its_own_time() -> None:
+    class Slow(FakeShard):
+        async def close(self) -> None:
+            await asyncio.sleep(0.4)
+            await super().close()
+
+    class Cluster(FakeCluster):
+        def link(self, address: str) -> FakeShard:
+            self.links[address] = Slow(self, address)
+            return self.links[address]
+
+    async def story() -> None:
+        cluster = Cluster()
+        async with running(cluster) as rig:
+            give(cluster, A, B)
+            await found(rig, mine(A))
+            for _ in range(100):  # looks that come while it hangs up
+                await asyncio.sleep(0.1)
+                rig.l2.doubt()
+            assert cluster.links[A].closed
+
+    virtual.run(story())
+
+
 def test_a_key_that_nobody_has_is_a_miss() -> None:
     async def story(cluster: FakeCluster) -> None:
         async with running(cluster) as rig:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from redis.crc import key_slot
 from handler.cli import FAILED, main
 from handler.entries import key
 from handler.model import read_manifest
-from handler.redis_cluster import open_cluster
+from handler.redis_cluster import PATIENCE_S, View, open_cluster, read_place
 from handler.redis_url import read
 from handler.shard import Elsewhere, LinkError
 from lab.launch import ROOT, eventually
@@ -79,6 +80,40 @@ async def test_a_cluster_works(cluster: RedisCluster) -> None:
 
 async def test_one_server_that_answers_is_enough_to_find_the_others(cluster: RedisCluster) -> None:
     assert await works(f"redis+cluster://:hunter2@127.0.0.1:1,127.0.0.1:{cluster.servers[4].port}")
+
+
+async def test_when_nobody_known_answers_the_urls_servers_are_asked_again(cluster: RedisCluster) -> None:
+    made = open_cluster(read(cluster.url))
+    made._known = [("127.0.0.1", 1), ("127.0.0.1", 2)]
+
+    await made.look()
+
+    assert made.trouble is None
+    # A replica that has been sent nothing yet is not told of.
+    assert {node.port for node in cluster.primaries()} <= {port for _, port in made._known}
+
+
+async def test_a_server_that_hangs_holds_nobody_up(cluster: RedisCluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        made = open_cluster(read(f"{cluster.url},127.0.0.1:{silent.getsockname()[1]}"))
+
+        async with asyncio.timeout(5 * PATIENCE_S):
+            await made.look()
+
+    assert made.trouble is None
+
+
+def test_the_view_of_the_latest_change_is_believed_unless_its_server_is_cut_off() -> None:
+    everything = ((0, 16383, (("a", 1),)),)
+    cut_off, old, new = View(False, 9, everything), View(True, 7, everything), View(True, 8, everything)
+
+    assert max([old, cut_off, new], key=lambda view: view.weight) is new
+    assert max([View(True, 8, ()), new], key=lambda view: view.weight) is new
+
+
+@pytest.mark.parametrize("told", [None, b"", b"?"])
+def test_a_server_that_does_not_know_its_own_name_is_where_it_was_asked(told: bytes | None) -> None:
+    assert read_place([told, 7000, b"id"], asked=("cache.example", 6379)) == ("cache.example", 7000)
 
 
 async def test_an_acl_user_with_the_documented_rights_works(cluster: RedisCluster) -> None:
@@ -328,10 +363,14 @@ def test_the_runbooks_commands_for_a_lost_shard_show_what_it_says(cluster: Redis
     eventually(
         lambda: "All 16384 slots covered" in typed(cluster, "--cluster check", living.port), "the repair"
     )
+    eventually(lambda: whole_without(cluster, lost), "the gateway's following")
+
+
+def whole_without(cluster: RedisCluster, lost: Node) -> bool:
+    """Whether a gateway that looks now finds a server for every key, and not the lost one."""
     made = open_cluster(read(cluster.url))
     asyncio.run(made.look())
-    assert made.trouble is None
-    assert f"127.0.0.1:{lost.port}" not in made.holders
+    return made.trouble is None and f"127.0.0.1:{lost.port}" not in made.holders
 
 
 def steady(cluster: RedisCluster) -> bool:
