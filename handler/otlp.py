@@ -218,7 +218,9 @@ def _open(export: Export, signal: Signal, timeout_s: float) -> Push:
         def request(self, *args: Any, **kwargs: Any) -> requests.Response:
             try:
                 # The body of an answer says nothing that we need, and may never end.
-                answer = super().request(*args, **{**kwargs, "stream": True})
+                # Said with every request, or REQUESTS_CA_BUNDLE would go before an operator's own authorities.
+                own = {"verify": self.verify} if export.certificate else {}
+                answer = super().request(*args, **{**kwargs, **own, "stream": True})
             except requests.RequestException as exc:
                 self.told = type(exc).__name__
                 raise

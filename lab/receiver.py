@@ -6,10 +6,12 @@ Prometheus's OTLP receiver does, and can be told to refuse, to stall or to be sl
 
 import gzip
 import re
+import ssl
 import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -66,7 +68,7 @@ class Receiver:
     connections  how many have been made
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.status = 200
         self.stall_s = 0.0
         self.connections = 0
@@ -77,6 +79,10 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                with suppress(OSError):  # a caller who does not trust us, or breaks off
+                    super().handle()
 
             def setup(self) -> None:
                 super().setup()
@@ -93,10 +99,15 @@ class Receiver:
             def log_message(self, format: str, *arguments: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        if tls:
+            # Shaken hands on the connection's own thread: one that breaks off keeps nobody else out.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()

@@ -3,10 +3,12 @@
 import asyncio
 import io
 import re
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from handler import otlp
@@ -19,6 +21,7 @@ from handler.tracing import Tracer
 from handler.wiring import assemble
 from lab.metrics import Metrics
 from lab.receiver import Point, Receiver
+from tests.l2.certificates import certificates
 from tests.test_telemetry import busy_telemetry
 
 # Differ from one moment to the next.
@@ -35,7 +38,9 @@ def push(url: str, telemetry: Telemetry, signal: Signal = "metrics", **given: st
     """One push of everything measured, over HTTP."""
     wanted = export(url, **given)
     content = (otlp.resource(wanted), 1, telemetry.families())
-    otlp._open(wanted, signal, 5.0)(content)
+    target = wanted.target(signal)
+    assert target is not None
+    otlp._open(wanted, signal, target.timeout_s)(content)
 
 
 def series(point: Point) -> dict[str, float]:
@@ -128,6 +133,28 @@ def test_the_receivers_key_goes_along() -> None:
         push(receiver.url, Telemetry(), OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20k")
 
         assert receiver.headers[0]["authorization"] == "Bearer k"
+
+
+def test_a_receiver_is_trusted_by_the_authorities_that_an_operator_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())  # not meant for us, once we are told others
+    made = certificates(tmp_path, "ours")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made["ca"]))
+    tls.load_cert_chain(made["cert"], made["key"])
+    tls.verify_mode = ssl.CERT_REQUIRED
+    named = {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(made["ca"]),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(made["cert"]),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(made["key"]),
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "500",
+    }
+    with Receiver(tls) as receiver:
+        push(receiver.url, Telemetry(), "metrics", **named)
+        with pytest.raises(PushFailed, match="SSLError"):
+            push(receiver.url, Telemetry(), OTEL_EXPORTER_OTLP_TIMEOUT="500")
+
+        assert len(receiver.pushes("metrics")) == 1
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, "HTTP 401"), (404, "HTTP 404"), (302, "HTTP 302")])
