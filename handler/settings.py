@@ -255,33 +255,50 @@ class Settings(msgspec.Struct, frozen=True):
         str,
         _doc("The whole address for metrics, where it is another; alone: metrics are sent, traces are not."),
     ] = ""
-    otel_exporter_otlp_traces_endpoint: Annotated[str, _doc("The same for traces.")] = ""
+    otel_exporter_otlp_traces_endpoint: Annotated[
+        str,
+        _doc("The whole address for traces, where it is another; alone: traces are sent, metrics are not."),
+    ] = ""
     otel_exporter_otlp_protocol: Annotated[
         str, _doc("http/protobuf alone is spoken; grpc and http/json stop the start.")
     ] = ""
-    otel_exporter_otlp_metrics_protocol: Annotated[str, _doc("The same for metrics alone.")] = ""
-    otel_exporter_otlp_traces_protocol: Annotated[str, _doc("The same for traces alone.")] = ""
+    otel_exporter_otlp_metrics_protocol: Annotated[
+        str, _doc("In place of OTEL_EXPORTER_OTLP_PROTOCOL, for metrics.")
+    ] = ""
+    otel_exporter_otlp_traces_protocol: Annotated[
+        str, _doc("In place of OTEL_EXPORTER_OTLP_PROTOCOL, for traces.")
+    ] = ""
     otel_exporter_otlp_headers: Annotated[
         str,
         _doc(
-            "Headers for the receiver, a key of its among them: name=value, separated by commas, percent-encoded. "
+            "Headers for the receiver, its key among them: name=value, separated by commas, percent-encoded. "
             "Never repeated."
         ),
     ] = ""
-    otel_exporter_otlp_metrics_headers: Annotated[str, _doc("Instead of them, for metrics.")] = ""
-    otel_exporter_otlp_traces_headers: Annotated[str, _doc("Instead of them, for traces.")] = ""
+    otel_exporter_otlp_metrics_headers: Annotated[
+        str, _doc("In place of OTEL_EXPORTER_OTLP_HEADERS, for metrics.")
+    ] = ""
+    otel_exporter_otlp_traces_headers: Annotated[
+        str, _doc("In place of OTEL_EXPORTER_OTLP_HEADERS, for traces.")
+    ] = ""
     otel_exporter_otlp_timeout: Annotated[
         ExportMillis, _doc("The most that one push may take, in milliseconds; its retries included.")
     ] = 10_000
     otel_exporter_otlp_metrics_timeout: Annotated[
-        OwnExportMillis, _doc("The same for metrics alone; 0: no other.")
+        OwnExportMillis, _doc("In place of OTEL_EXPORTER_OTLP_TIMEOUT, for metrics; 0: as that one.")
     ] = 0
     otel_exporter_otlp_traces_timeout: Annotated[
-        OwnExportMillis, _doc("The same for traces alone; 0: no other.")
+        OwnExportMillis, _doc("In place of OTEL_EXPORTER_OTLP_TIMEOUT, for traces; 0: as that one.")
     ] = 0
-    otel_exporter_otlp_compression: Annotated[str, _doc("none, gzip or deflate.")] = "none"
-    otel_exporter_otlp_metrics_compression: Annotated[str, _doc("The same for metrics alone.")] = ""
-    otel_exporter_otlp_traces_compression: Annotated[str, _doc("The same for traces alone.")] = ""
+    otel_exporter_otlp_compression: Annotated[str, _doc("How pushes are packed: none, gzip or deflate.")] = (
+        "none"
+    )
+    otel_exporter_otlp_metrics_compression: Annotated[
+        str, _doc("In place of OTEL_EXPORTER_OTLP_COMPRESSION, for metrics.")
+    ] = ""
+    otel_exporter_otlp_traces_compression: Annotated[
+        str, _doc("In place of OTEL_EXPORTER_OTLP_COMPRESSION, for traces.")
+    ] = ""
     otel_exporter_otlp_certificate: Annotated[
         str, _doc("File with the authorities to trust for https; empty: those that come with the gateway.")
     ] = ""
