@@ -14,6 +14,17 @@ const ALERTS = "/api/v1/alerts";
 
 /** @typedef {{at: number, rate: number, failed: number, hitP50: number, hitP99: number, missP50: number, missP99: number, hits: number, queue: number, fast: number}} Moment */
 
+/**
+ * How Redis fares, in two words or so; of a cluster, how many of its servers are well.
+ * @param {{l2_healthy: boolean, l2?: {shards: {trouble: string | null}[]}}} cache
+ */
+function redisState(cache) {
+	if (cache.l2_healthy) return "healthy";
+	const shards = cache.l2?.shards ?? [];
+	const up = shards.filter((shard) => shard.trouble === null).length;
+	return up ? `${up} of ${shards.length} shards` : "not usable";
+}
+
 /** @param {HTMLElement} panel */
 export function showNow(panel) {
 	/** @type {Scrape[]} */
@@ -122,7 +133,7 @@ export function showNow(panel) {
 			tile("Hit rate", last ? percent(last.hits) : "…"),
 			tile("In the queue", String(scrape.sum("batch_queue_size") || 0), (scrape.sum("batch_queue_fullness") || 0) < 0.8),
 			tile("Sent fast", last ? percent(last.fast) : "…"),
-			tile("Redis", !cache?.l2_enabled ? "not used" : cache.l2_healthy ? "healthy" : "not usable", !cache?.l2_enabled || cache.l2_healthy),
+			tile("Redis", !cache?.l2_enabled ? "not used" : redisState(cache), !cache?.l2_enabled || cache.l2_healthy),
 		);
 		const line = (/** @type {string} */ name, /** @type {string} */ kind, /** @type {keyof Moment} */ key) => ({
 			name,
@@ -181,7 +192,7 @@ export function showNow(panel) {
 			["Tiers in force", facts.tiers.map((tier) => `${tier.name} up to need ${tier.need_max.toFixed(2)}`).join(", ")],
 			["Policy", policy?.file ? `${policy.file}, version ${policy.version}` : "the model's own"],
 			["L1", cache.l1_enabled ? `${whole(cache.l1_size)} of ${whole(cache.l1_max_size)} entries` : "off"],
-			["Redis", cache.l2_enabled ? `${cache.l2_healthy ? "healthy" : "not usable"}${cache.l2?.address ? `, ${cache.l2.address}` : ""}${cache.l2?.trouble ? `: ${cache.l2.trouble}` : ""}` : "not set (REDIS_URL)"],
+			["Redis", cache.l2_enabled ? `${redisState(cache)}${cache.l2?.address ? `, ${cache.l2.address}` : ""}${cache.l2?.trouble ? `: ${cache.l2.trouble}` : ""}` : "not set (REDIS_URL)"],
 			["Batches", `${batch.running ? "running" : "stopped"}, ${batch.lanes} lanes, ${batch.average_batch_size} queries on average`],
 		];
 		fill(
