@@ -28,6 +28,10 @@ SPARE_MIN, SPARE_SHARE, SPARE_MAX = 2, 8, 128
 # Below this many files the operator is told.
 FEW = 1024
 
+# glibc's malloc.h.
+M_MMAP_THRESHOLD = -3
+LARGE_BYTES = 1 << 20
+
 CGROUP = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
 
@@ -89,14 +93,26 @@ def raise_open_files(wanted: int) -> int:
     return wanted if soft == unlimited else soft
 
 
+def free_large_blocks_at_once() -> None:
+    """See that blocks of a megabyte and more go back to the system when they are freed, where glibc is.
+
+    It would raise that bound with the first large block that is freed, and put the next model's
+    parts between what others hold. Blocks for a moment.
+    """
+    import ctypes  # numpy imports it too
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
 def give_memory_back() -> None:
-    """Give freed memory back to the system, where the C library can (glibc). Blocks for some milliseconds.
+    """Give freed memory back to the system, where glibc is. Blocks for some milliseconds.
 
     What a model has taken is scattered over the heap, and glibc keeps it when it is freed. Queries
     that failed go round in circles with their errors, and keep the model that they asked for until
     they are collected, which is seldom.
     """
-    import ctypes  # only for who swaps a model
+    import ctypes
 
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):

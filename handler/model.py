@@ -380,9 +380,13 @@ def session(graph: bytes, threads: int = 1, name: str = GRAPH) -> ort.InferenceS
     # A graph may point at a file of the working folder for its weights, whose bytes no hash vouches for: none is read.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        opened = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # ONNX Runtime has no common base class
         raise ModelError(f"{name} is not a graph that this ONNX Runtime can open: {exc}") from None
+    # It would keep the graph's bytes, 13 MB, to fall back to another kind of device, of which there is none.
+    opened.disable_fallback()
+    opened._model_bytes = None
+    return opened
 
 
 def _prove(router: Router, folder: Path) -> None:

@@ -24,7 +24,7 @@ from handler.health import Health
 from handler.keys import Keyring
 from handler.l2 import L2, OneServer, Servers
 from handler.log import Log
-from handler.machine import give_memory_back, usable_cpus
+from handler.machine import free_large_blocks_at_once, give_memory_back, usable_cpus
 from handler.model_holder import ModelHolder, Serving
 from handler.policy import Policy, UnknownTask
 from handler.policy_file import PolicyError, PolicyFile
@@ -245,6 +245,7 @@ def load_router(settings: Settings) -> "Router":
     """Open the model that the settings name. Blocks; raises `ModelError`."""
     from handler.model import load
 
+    free_large_blocks_at_once()
     return load(settings.model_folder)
 
 

@@ -809,3 +809,9 @@ def test_a_model_with_another_tokenizer_reads_its_own(tmp_path: Path) -> None:
 
     assert second.tokenizer is not first.tokenizer
     assert second.token_ids([Normalised("another")]) != first.token_ids([Normalised("another")])
+
+
+def test_a_loaded_model_does_not_keep_its_graph_a_second_time(shipped: Router) -> None:
+    kept = [name for name, value in vars(shipped._session).items() if isinstance(value, bytes)]
+
+    assert kept == []

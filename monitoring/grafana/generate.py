@@ -124,7 +124,7 @@ OVERVIEW = [
     ]),
     Row("Process", [
         Panel("Processor", "Cores in use.", {"{{instance}}": f"rate(process_cpu_seconds_total{UP}[{W}])"}),
-        Panel("Resident memory", "About 140 MB after a start, shared pages included.", {"{{instance}}": f"process_resident_memory_bytes{UP}"}, "bytes"),
+        Panel("Resident memory", "About 135 MB after a start, shared pages included.", {"{{instance}}": f"process_resident_memory_bytes{UP}"}, "bytes"),
         Panel("Open files", "One per connection, and a few.", {"{{instance}}": f"process_open_fds{UP}"}),
         Panel("Model loaded", "ModelNotReady at 0.", {"{{instance}}": "query_gateway_model_loaded"}, limit=1, low_is_bad=True),
     ]),
