@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from lab.chaos import connections, crowd, deaths, ndjson, overload, restarts, small, soak, swap
+from lab.chaos import connections, crowd, deaths, ndjson, overload, restarts, shadow, small, soak, swap
 from lab.launch import open_files_max
 from lab.pages import DOCS, Skipped, machine, report
 from lab.rows import Row
@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "connections": lambda _: connections.connections(),
     "restarts": lambda asked: restarts.restarts(asked.restarts),
     "deaths": lambda _: deaths.deaths(),
+    "shadow": lambda _: shadow.shadow(),
     "swap": lambda asked: swap.swap(asked.swaps),
     "small": lambda _: small.small(),
     "soak": lambda asked: soak.soak(asked.soak),

@@ -19,13 +19,11 @@ from lab import second_model
 from lab.chaos.limits import one_cpu_and_512_mib
 from lab.drive import Driver, meanwhile, percentile, poisson, request
 from lab.launch import MODEL, Served, apart, eventually
-from lab.measure import capacity
 from lab.pages import Skipped
 from lab.rows import Row, at_most, holds
 from lab.texts import texts
 
-# Of what the gateway can do, so much is asked: a swap takes CPU that a flood would not leave.
-LOAD = 1 / 4
+PER_S = 100.0
 KNOWN = 50  # texts that are asked again and again, a third of the queries
 WARM_S = 5.0
 # After a swap the old model's memory is given back, and what is ordinary is measured.
@@ -85,19 +83,17 @@ def swap(count: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         models = (MODEL, second_model.make(Path(folder) / "second"))
         link = Path(folder) / "models"
-        with apart() as cpus, Served(cpus=cpus.gateway, patient=False) as served:
-            per_s = LOAD * capacity(served, seconds=2.0, rounds=3).per_s
-        rows = _judged("", _swapped(link, models, count, per_s, ()), models, per_s)
+        rows = _judged("", _swapped(link, models, count, ()), models)
         try:
             with one_cpu_and_512_mib() as wrapped:
-                small = _swapped(link, models, count, per_s, wrapped)
-            rows += _judged("1 CPU, 512 MiB: ", small, models, per_s)
+                small = _swapped(link, models, count, wrapped)
+            rows += _judged("1 CPU, 512 MiB: ", small, models)
         except Skipped as why:
             rows.append(Row("1 CPU, 512 MiB", f"not shown on this machine: {why}"))
     return rows
 
 
-def _swapped(link: Path, models: Sequence[Path], count: int, per_s: float, wrapped: Sequence[str]) -> Seen:
+def _swapped(link: Path, models: Sequence[Path], count: int, wrapped: Sequence[str]) -> Seen:
     """Let a gateway serve what a link leads to, and lead it to the other model `count` times."""
     seen = Seen()
     _lead(link, models[0])
@@ -108,7 +104,7 @@ def _swapped(link: Path, models: Sequence[Path], count: int, per_s: float, wrapp
     with apart() as cpus, Served(settings, wrapped_in=wrapped, cpus=cpus.gateway) as served:
         with meanwhile(
             Driver(served.port, keep=lambda *told: _keep(seen, *told)),
-            lambda driver: driver.open(_requests(), poisson(per_s, seed=5)),
+            lambda driver: driver.open(_requests(), poisson(PER_S, seed=5)),
         ) as driver:
             time.sleep(WARM_S)
             seen.asked.clear()
@@ -128,7 +124,7 @@ def _swapped(link: Path, models: Sequence[Path], count: int, per_s: float, wrapp
     return seen
 
 
-def _judged(name: str, seen: Seen, models: Sequence[Path], per_s: float) -> list[Row]:
+def _judged(name: str, seen: Seen, models: Sequence[Path]) -> list[Row]:
     mixed, of_model = _mixed(seen.asked, models)
     ordinary, inside = seen.latencies_s
     ordinary_ms = percentile(sorted(ordinary), 0.99) * 1000
@@ -140,7 +136,7 @@ def _judged(name: str, seen: Seen, models: Sequence[Path], per_s: float) -> list
     clean = seen.lost == 0 and set(seen.codes) == {200} and seen.code == 0
     return [
         holds(
-            f"{name}{count} swaps at {per_s:.0f} queries/s",
+            f"{name}{count} swaps at {PER_S:.0f} queries/s",
             ", ".join(f"{number} × {code}" for code, number in sorted(seen.codes.items()))
             + f", {seen.lost} lost, exit code {seen.code}",
             "0 lost, all 200",
