@@ -97,6 +97,10 @@ image-smoke *arguments:
 cloud-run:
     python3 -m lab.ops.cloud_run
 
+# The lock and the model for arm64 under emulation (minutes; needs a container engine; `--image`: the image, too)
+arm64 *arguments: (_install "serve")
+    python3 -m lab.ops.arm64 "$@"
+
 # Two gateways behind one name, and one of them stopped under load (needs a container engine and the image)
 two:
     python3 -m lab.ops.two
