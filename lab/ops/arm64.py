@@ -234,6 +234,7 @@ def main() -> None:
     options = parser.parse_args()
     lock()
     if not options.lock:
+        docker("info")  # before anything that takes minutes
         with emulated():
             image = base()
             with unpacked(image) as bare:
