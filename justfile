@@ -68,7 +68,7 @@ bench *arguments: (_install "serve") (_install "dev")
 load *arguments: (_install "serve") (_install "load")
     @exec .venv-load/bin/python -m lab.load "$@"
 
-# Break it on purpose (7 minutes; `just chaos soak ndjson`: 15 more; `--write`: into docs/reliability.md)
+# Break it on purpose (10 minutes; `just chaos soak ndjson`: 15 more; `--write`: into docs/reliability.md)
 chaos *arguments: (_install "dev")
     {{ python }} -m lab.chaos "$@"
 
