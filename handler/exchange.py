@@ -117,7 +117,7 @@ class Exchange:
         chunks: list[bytes] = []
         size = 0
         while True:
-            chunk, more = await self.chunk()
+            chunk, more = _of_body(await self._receive())
             size += len(chunk)
             if size > bytes_max:
                 raise PayloadTooLarge(f"the body is over {bytes_max} bytes")
@@ -127,12 +127,7 @@ class Exchange:
 
     async def chunk(self) -> tuple[bytes, bool]:
         """The next bytes of the body as they came, and whether more may follow. Raises `ValidationError`."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            # So the server tells of a caller who left, and of chunks that cannot be read; who
-            # sent the latter is still there.
-            raise ValidationError("the body broke off before its end, or its chunks cannot be read")
-        return message["body"], bool(message.get("more_body"))
+        return _of_body(await self._receive())
 
     async def chunks(self, within_s: float) -> AsyncIterator[bytes]:
         """The body as it comes, not unpacked.
@@ -197,6 +192,15 @@ class Exchange:
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _of_body(message: Mapping[str, Any]) -> tuple[bytes, bool]:
+    """The bytes that a message brings, and whether more may follow. Raises `ValidationError`."""
+    if message["type"] == "http.disconnect":
+        # So the server tells of a caller who left, and of chunks that cannot be read; who
+        # sent the latter is still there.
+        raise ValidationError("the body broke off before its end, or its chunks cannot be read")
+    return message["body"], bool(message.get("more_body"))
 
 
 # Packed bodies

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -135,12 +136,8 @@ def of_answer(answer: "Answer | GatewayError | None", request_id: str, total_s: 
     if not isinstance(answer, Answer):
         return found
     decision, scored = answer.decision, answer.scored
-    found += [
-        (b"x-query-route", decision.route.encode()),
-        (b"x-query-label", decision.label.encode()),
-        (b"x-query-task", decision.task.encode()),
-        (b"x-query-confidence", b"%.4f" % decision.confidence),
-    ]
+    found += _of_decision(decision.route, decision.label, decision.task)
+    found.append((b"x-query-confidence", b"%.4f" % decision.confidence))
     if decision.reason is not None:
         found.append((b"x-query-reason", decision.reason.encode()))
     if answer.serving is not None:
@@ -149,6 +146,15 @@ def of_answer(answer: "Answer | GatewayError | None", request_id: str, total_s: 
         timing = ", ".join([f"{stage};dur={spent_s * 1000:.3f}" for stage, spent_s in scored.stages])
         found += [(b"x-cache", scored.cache.encode()), (b"server-timing", timing.encode())]
     return found
+
+
+@lru_cache(maxsize=256)  # a few tiers times a few tasks
+def _of_decision(route: str, label: str, task: str) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"x-query-route", route.encode()),
+        (b"x-query-label", label.encode()),
+        (b"x-query-task", task.encode()),
+    )
 
 
 def of_error(

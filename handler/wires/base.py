@@ -186,7 +186,7 @@ class Service:
         holder = self.gateway.model
         return holder.serving.router.manifest.name if holder.loaded else ROUTER
 
-    async def ask(
+    def ask(
         self,
         query: Query,
         name: Wire,
@@ -195,14 +195,17 @@ class Service:
         caller_left: Callable[[], Awaitable[None]] | None = None,
         bulk: bool = False,
         caller: bytes = b"",
-    ) -> Answer:
-        """Count and answer one query, from the model or, where it says why not, without it."""
+    ) -> Awaitable[Answer]:
+        """Count and answer one query, from the model or, where it says why not, without it.
+
+        No coroutine of its own, as `decide` is none: every query would pay for each.
+        """
         self.telemetry.query(name)
-        return await self.decide(
+        return self.decide(
             query, name, timeout_s=timeout_s, caller_left=caller_left, bulk=bulk, caller=caller
         )
 
-    async def decide(
+    def decide(
         self,
         query: Query,
         name: Wire,
@@ -211,11 +214,11 @@ class Service:
         caller_left: Callable[[], Awaitable[None]] | None = None,
         bulk: bool = False,
         caller: bytes = b"",
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """Answer one query that has been counted."""
         if query.reason is not None:
-            return self.without_model(name, query.reason)
-        return await self.gateway.classify(
+            return _ready(self.without_model(name, query.reason))
+        return self.gateway.classify(
             query.text,
             timeout_s=timeout_s,
             threshold=query.threshold,
@@ -456,6 +459,10 @@ def safe_scores(policy: Policy) -> Scores:
     hardest = max(policy.needs)
     hard = [need == hardest for need in policy.needs]
     return Scores.of([is_hard / sum(hard) for is_hard in hard], learnt=1.0)
+
+
+async def _ready(answer: Answer) -> Answer:
+    return answer
 
 
 def reason_of(error: GatewayError) -> FallbackReason:
