@@ -107,7 +107,8 @@ def _check(settings: Settings) -> int:
     if slow := kept_slow(router.manifest.policy, settings.fast_tasks):
         print(f"query-gateway: warning: {KEPT_SLOW}: {', '.join(slow)}", file=sys.stderr)
     print("settings: ok")
-    print(f"model: ok {encode({**models.describe(router), 'policy': policy.routes}).decode()}")
+    found = {"path": str(settings.model_folder), **models.describe(router), "policy": policy.routes}
+    print(f"model: ok {encode(found).decode()}")
     print(f"policy: ok {encode(policy_check(policy_statistics(policy, file))).decode()}")
     if settings.shadow_folder is not None:
         try:

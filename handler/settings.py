@@ -82,7 +82,10 @@ MODEL_PATH = "models/quantized"
 BUNDLED_MODEL = Path(__file__).with_name("bundled_model")
 # Room for the connections to so many servers of a Redis Cluster is kept.
 CLUSTER_SERVERS = 16
-WIRES = ("systemone", "decisions", "predict", "huggingface", "classify", "v2", "route")
+# A wire's name is that of its file in handler/wires.
+OtherWire = Literal["systemone", "decisions", "predict", "huggingface", "classify", "v2", "route"]
+Wire = Literal["native", OtherWire]
+WIRES: tuple[OtherWire, ...] = get_args(OtherWire)
 
 
 class Settings(msgspec.Struct, frozen=True):

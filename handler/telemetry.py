@@ -28,6 +28,7 @@ from prometheus_client.utils import floatToGoString
 from handler import __version__
 from handler.errors import ERRORS, CallerGone, GatewayError
 from handler.series import Buckets, Count
+from handler.settings import Wire
 from handler.statistics import (
     BatcherStatistics,
     ExportStatistics,
@@ -55,7 +56,6 @@ CONFIDENCE_BUCKETS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.9
 STAGES = ("l1", "queue", "tokenize", "infer", "other")
 DROPS = ("deadline", "caller_gone")
 
-Wire = Literal["native", "route", "systemone", "decisions", "predict", "huggingface", "classify", "v2"]
 FallbackReason = Literal[
     "no_text",
     "not_text",

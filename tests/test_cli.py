@@ -212,13 +212,14 @@ def test_bash_completes_a_command_by_its_script(capsys: Captured, tmp_path: Path
 # check
 
 
-def test_check_of_a_good_model_ends_with_0_and_describes_it(capsys: Captured) -> None:
+def test_check_of_a_good_model_ends_with_0_and_says_which_it_is(model: Path, capsys: Captured) -> None:
     assert main(["check"]) == 0
 
     first, second, _ = capsys.readouterr().out.splitlines()
     assert first == "settings: ok"
     assert second.startswith("model: ok ")
-    assert list(msgspec.json.decode(second.removeprefix("model: ok "))["tasks"]) == list(TASKS)
+    found = msgspec.json.decode(second.removeprefix("model: ok "))
+    assert (found["path"], list(found["tasks"])) == (str(model), list(TASKS))
 
 
 POLICY = """

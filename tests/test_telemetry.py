@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from handler.errors import ERRORS, CallerGone, GatewayError
 from handler.log import Log
 from handler.model import load
-from handler.settings import WIRES, Settings
+from handler.settings import WIRES, Settings, Wire
 from handler.statistics import L1Statistics, L2Statistics, ShardStatistics
-from handler.telemetry import STAGES, FallbackReason, Telemetry, Wire
+from handler.telemetry import STAGES, FallbackReason, Telemetry
 from handler.wiring import Parts, assemble
 from tests.models import make_toy
 

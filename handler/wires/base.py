@@ -32,8 +32,8 @@ from handler.health import Health
 from handler.keys import Keyring
 from handler.log import Log
 from handler.policy import TIERS, Policy, Scores, route_shares, safe_decision
-from handler.settings import Settings
-from handler.telemetry import FallbackReason, Telemetry, Wire
+from handler.settings import Settings, Wire
+from handler.telemetry import FallbackReason, Telemetry
 from handler.tracing import Trace, Tracer
 
 # Of one bulk request so many queries are queued; the rest wait outside.

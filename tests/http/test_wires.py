@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from handler.telemetry import FallbackReason, Wire
+from handler.settings import Wire
+from handler.telemetry import FallbackReason
 from handler.wires import endpoints
 from lab.launch import ROOT, Served
 
