@@ -16,6 +16,12 @@ serve *arguments: (_install "serve")
 test *arguments: (_install "dev")
     {{ python }} -m pytest "$@"
 
+# Print which lines of handler/ the tests do not run (in their own process: what they start is not counted)
+coverage *arguments: (_install "dev")
+    @mkdir -p reports
+    {{ python }} -m coverage run --data-file=reports/coverage --source=handler -m pytest "$@"
+    {{ python }} -m coverage report --data-file=reports/coverage --show-missing --skip-covered
+
 # Lint, types and format, as CI does
 check: (_install "dev")
     {{ python }} -m ruff check .
@@ -84,6 +90,10 @@ integrations *arguments: (_install "dev") (_install if arguments == "ray" { "ray
 wheel: (_install "serve")
     .venv/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
     @ls -l dist
+
+# Install the built wheel on every Python from 3.11 to 3.14 that is here, in an empty folder, and use it
+wheel-check *arguments: wheel
+    .venv/bin/python -m lab.ops.wheels dist/query_gateway-*.whl "$@"
 
 # Build the serving image
 image *arguments:
