@@ -122,7 +122,8 @@ class Stream:
         with contextlib.suppress(OSError):
             while data := self._socket.recv(65536):
                 seen += data
-                self.answered = seen.count(b'"label"')
+                # A line that was too late or refused has its own error for an answer.
+                self.answered = seen.count(b'"label"') + seen.count(b'"error"')
                 if seen.endswith(b"\r\n0\r\n\r\n"):
                     self.whole = True
                     break
