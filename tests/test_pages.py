@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,17 @@ def test_compose_uses_the_names_that_the_runbook_types() -> None:
     assert all(containers[s] == f"query-gateway-{s}" for s in ("redis", "prometheus", "grafana"))
     assert compose["networks"]["monitoring"]["name"] == "monitoring"
     assert compose["volumes"]["prometheus-data"]["name"] == "prometheus-data"
+
+
+def test_every_edit_that_the_runbook_tells_of_can_be_made_in_compose(tmp_path: Path) -> None:
+    for block in runbook.blocks(PAGE):
+        for _, comments in runbook.commands(block):
+            shutil.copy(ROOT / "compose.yaml", tmp_path)
+
+            changed = runbook.edit(tmp_path, comments)
+
+            made = (tmp_path / "compose.yaml").read_text()
+            gateway = yaml.safe_load(made)["services"]["gateway"]
+            memory = changed.pop("memory", None)
+            assert {f"{name}={value}" for name, value in changed.items()} <= set(gateway["environment"])
+            assert memory is None or gateway["deploy"]["resources"]["limits"]["memory"] == f"{memory}G"

@@ -144,7 +144,7 @@ def edit(folder: Path, comments: list[str]) -> dict[str, str]:
     for line in comments:
         if match := SETTING.match(line):
             name, value = match.groups()
-            text, count = re.subn(rf"^(      - {name}=).*$", rf"\g<1>{value}", text, flags=re.M)
+            text, count = re.subn(rf"^( +- {name}=).*$", rf"\g<1>{value}", text, flags=re.M)
             assert count == 1, f"{name} is not there to edit in compose.yaml"
             changed[name] = value
         if match := re.match(r"^#\s+memory: (\d+)G  \(from (\d+)G\)", line):
