@@ -238,7 +238,7 @@ DOCUMENT: dict[str, Command] = {
     "docker exec query-gateway-prometheus wget -O- http://gateway:8000/metrics": Command(r"query_gateway_requests_total"),
     "docker exec query-gateway-prometheus cat /etc/prometheus/prometheus.yml": Command(r"job_name: query-gateway"),
     "docker exec query-gateway-prometheus promtool check config /etc/prometheus/prometheus.yml": Command(
-        r"2 rule files found.*SUCCESS: 19 rules found"
+        r"2 rule files found.*SUCCESS: [0-9]+ rules found"
     ),
     "docker logs query-gateway-prometheus 2>&1 | grep -i error": Command(OK, codes=(0, 1)),
     "curl -u admin:admin http://localhost:3000/api/datasources": Command(r'"url":"http://prometheus:9090"', needs=GRAFANA),
