@@ -76,6 +76,6 @@ def test_a_policy_that_stands_under_a_swapped_symlink_is_taken_up(tmp_path: Path
 def test_the_default_policy_is_told_with_its_threshold(gateway: Served) -> None:
     metrics = gateway.client.get("/metrics").text
 
-    assert policy(gateway)["tiers"] == [{"name": "fast", "need_max": 0.35}, {"name": "slow", "need_max": 1.0}]
+    assert policy(gateway)["tiers"] == [{"name": "fast", "need_max": 0.3}, {"name": "slow", "need_max": 1.0}]
     assert "query_gateway_threshold 0.7" in metrics
     assert 'query_gateway_policy_info{source="tasks",version="default"} 1.0' in metrics
