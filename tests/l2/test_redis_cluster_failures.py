@@ -42,7 +42,7 @@ HOT_SEED, HOT = 7, 100
 CALM_S = 0.3
 BROKEN_S = 0.7
 NODE_TIMEOUT_MS = 1000
-RECOVERY_MAX_S = 25.0
+RECOVERY_MAX_S = 60.0
 # What the others' keys must still be found of what was asked for again: a neighbour's noise may cost the budget.
 OTHERS_FOUND = 0.6
 
@@ -73,7 +73,8 @@ class Failure(msgspec.Struct, frozen=True):
     replaced  the server loses its keys to another, which is waited for before it is healed
     error     the kind that the gateway must have counted; empty for none
     rejects   the reason for which it must have rejected values; empty for none
-    rarely    only where figures are written: a single Redis's tests and those in virtual time hold the same
+    rarely    only where figures are written: a single Redis's tests and those in virtual time hold the same,
+              and a cluster that was hurt may take half a minute until it is whole for the next one
     """
 
     name: str
@@ -204,10 +205,12 @@ def failure(name: str, hurt: Step, heal: Step = nothing, **more: Any) -> Failure
 FAILURES = [
     failure("resharded, 100 slots", reshard, lost=0),
     failure("OOM, noeviction", be_full, have_room, lost=0, error="memory"),
-    failure("failed over by hand", fail_over, replaced=True),
     failure("killed: its replica takes over", kill, start, replaced=True, error="connection"),
-    failure("frozen (SIGSTOP): its replica takes over", freeze, thaw, replaced=True, error="timeout"),
-    failure("cut off from the others: its replica takes over", cut_off, rejoin, replaced=True),
+    failure("failed over by hand", fail_over, replaced=True, rarely=True),
+    failure(
+        "frozen (SIGSTOP): its replica takes over", freeze, thaw, replaced=True, error="timeout", rarely=True
+    ),
+    failure("cut off from the others: its replica takes over", cut_off, rejoin, replaced=True, rarely=True),
     failure("restarted at once, empty", restart, rarely=True),
     failure("300 ms slow", stall, stall_no_more, error="timeout", rarely=True),
     failure("password changed", change_the_password, change_the_password_back, error="auth", rarely=True),
@@ -221,6 +224,7 @@ FAILURES = [
         lost=3,
         lasts_s=2.5,
         error="cluster",
+        rarely=True,
     ),
 ]
 
