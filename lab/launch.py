@@ -7,6 +7,7 @@ module takes the standard library alone, since locust's environment has little e
 import contextlib
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -43,11 +44,22 @@ class NotStarted(Exception):
     """The process ended, or never answered; the message holds its log."""
 
 
+# Below what the kernel gives to outgoing connections, which would take a port between our look and its use.
+PORTS = range(12_000, 32_000)
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens on, and that this process was not given before."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                if port not in _given:
+                    _given.add(port)
+                    return port
 
 
 def eventually(holds: Callable[[], Any], what: str, *, within_s: float = 20.0) -> Any:
