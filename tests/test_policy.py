@@ -529,7 +529,7 @@ def test_a_need_on_the_edge_of_two_levels_falls_to_the_lower() -> None:
     assert level_shares(given_to(coding=1.0), policy, 4) == pytest.approx([1, 0, 0, 0])
 
 
-@pytest.mark.parametrize(("fast", "expected"), [(0.75, 0.25 / 0.35 / 2), (0.35, 1 - 0.5 * 0.35 / 0.65)])
+@pytest.mark.parametrize(("fast", "expected"), [(0.75, 0.25 / 0.3 / 2), (0.35, 1 - 0.5 * 0.35 / 0.7)])
 def test_needs_large_is_a_half_where_the_boundary_lies(fast: float, expected: float) -> None:
     share = predicate_share(given_to(closed_qa=fast, coding=1 - fast), POLICY, "needs_large")
 
