@@ -19,7 +19,7 @@ from lab.launch import ROOT
 FOLDER = ROOT / "monitoring/grafana/dashboards"
 MAY_BE_EMPTY = {
     "Failures a second, by type": "nothing failed",
-    # tests/http/test_shadow_served.py reads these series of a real shadow.
+    # tests/test_shadow.py counts them.
     **dict.fromkeys(
         (
             "Same route",
