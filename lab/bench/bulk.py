@@ -81,15 +81,17 @@ def _shares(server: Served, rounds: int, seconds: float) -> list[Row]:
         for _ in range(3)
     )
     per_s = capacity / 2
-    without, beside, later, alone, shares = ([] for _ in range(5))
+    without, beside, later, alone, left, shares = ([] for _ in range(6))
     for _ in range(rounds):
-        quiet_ms, _ = _single(server, next(seeds), per_s, seconds, stream=False)
-        busy_ms, streamed = _single(server, next(seeds), per_s, seconds, stream=True)
+        quiet_ms, _, busy = _single(server, next(seeds), per_s, seconds, stream=False)
+        busy_ms, streamed, _ = _single(server, next(seeds), per_s, seconds, stream=True)
         alone.append(_alone(server, next(seeds), seconds))
         without.append(quiet_ms)
         beside.append(busy_ms)
         later.append(busy_ms / quiet_ms)
-        shares.append(streamed / (alone[-1] * (1 - per_s / capacity)))
+        # Of the one CPU. In open arrivals a query runs in smaller company than at capacity, and costs more.
+        left.append(max(0.01, 1 - busy))
+        shares.append(streamed / (alone[-1] * left[-1]))
     return [
         Row("single queries a second, at most", f"{capacity:.0f}"),
         Row("lines of a stream a second that has the gateway for itself", spread(alone)),
@@ -99,32 +101,35 @@ def _shares(server: Served, rounds: int, seconds: float) -> list[Row]:
             "that against without", spread(later, "{:.2f}"), statistics.median(later), LATER, f"{LATER:g}",
             ratio=True,
         ),
+        Row("share of the CPU that they leave when alone", spread(left, "{:.2f}")),
         at_least(
-            "what the stream gets of what they leave: half of what it gets alone",
+            "what the stream gets beside them, against that share of what it gets alone",
             spread(shares, "{:.2f}"), statistics.median(shares), SHARE, f"{SHARE:g}", ratio=True,
         ),
     ]  # fmt: skip
 
 
-def _single(server: Served, seed: int, per_s: float, seconds: float, *, stream: bool) -> tuple[float, float]:
-    """P99 in milliseconds of single queries at their own moments, and the stream's answers a second."""
+def _single(
+    server: Served, seed: int, per_s: float, seconds: float, *, stream: bool
+) -> tuple[float, float, float]:
+    """P99 in milliseconds of single queries at their own moments, the stream's answers a second, CPUs in use."""
     streaming = Stream(server.port, lines(seed + 100_000))
     thread = threading.Thread(target=streaming.run)
     if stream:
         thread.start()
         time.sleep(WARM_S)
-    before = streaming.answers
+    before, spent, began = streaming.answers, server.cpu_s, time.perf_counter()
     try:
         with Driver(server.port) as driver:
             seen = driver.open(requests(seed), poisson(per_s, seed), seconds=seconds)
-        streamed = streaming.answers - before
+        streamed, busy = streaming.answers - before, (server.cpu_s - spent) / (time.perf_counter() - began)
     finally:
         streaming.stop()
         if stream:
             thread.join()
     if seen.codes[200] != seen.offered or streaming.errors:
         raise SystemExit(f"{dict(seen.codes)}, {seen.lost} lost, {streaming.errors} lines with an error")
-    return percentile(sorted([*seen.hits_s, *seen.misses_s]), 0.99) * 1000, streamed / seconds
+    return percentile(sorted([*seen.hits_s, *seen.misses_s]), 0.99) * 1000, streamed / seconds, busy
 
 
 def _alone(server: Served, seed: int, seconds: float) -> float:
