@@ -1,8 +1,7 @@
 """One round of training texts: the prompts as given, and what the data lack.
 
 `examples()` is the public way in: one round of training texts, drawn afresh
-from prompts by a seed; `own_texts()` draws from our own sentences alone. Both know
-prompts and sentences, and nothing of models.
+from prompts by a seed. It knows prompts and sentences, and nothing of models.
 
 What is put around an ask must say nothing of its route. So frames, system prompts and
 earlier turns go around asks of both routes (`frames.py`), passages are set under slow
@@ -99,13 +98,6 @@ def examples(prompts: Sequence[Prompt], seed: int, share: float = 1.0) -> list[E
         ]
     rng.shuffle(found)
     return [_perhaps_a_fact(example) for example in found]
-
-
-def own_texts(count: int, seed: int) -> list[str]:
-    """Draw texts of every family without any data set: what calibration needs is variety."""
-    rng = random.Random(seed)
-    maker = _Composer(rng, ())
-    return [getattr(maker, rng.choice(list(COMPOSED)))().text for _ in range(count)]
 
 
 def _given(prompts: Sequence[Prompt], rng: random.Random, share: float) -> list[Example]:
