@@ -325,7 +325,11 @@ def _scaling(
 
 
 def _perhaps_a_fact(prompt: Prompt) -> tuple[str, ...]:
-    """Leave open what public sets call open and general questions: many are everyday facts."""
+    """Leave open what public sets call open and general questions: many are everyday facts.
+
+    For calibration alone. In training (`synthesis`) only open questions are left so; of the general ones the
+    teachers say half.
+    """
     return (*prompt.tasks, "simple_fact") if set(prompt.tasks) == set(OPEN_QUESTIONS) else prompt.tasks
 
 
