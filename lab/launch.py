@@ -145,6 +145,30 @@ def pinned(to: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """A signal that comes during the block is handled at its end.
+
+    A process is there a moment before `Popen` returns it; an interrupt just then would leave nobody
+    who could end it. What is started keeps the default handlers.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ours = threading.current_thread() is threading.main_thread()  # no other thread is interrupted
+    handlers = {
+        number: handler for number in numbers if ours and callable(handler := signal.getsignal(number))
+    }
+    came: list[int] = []
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
+
+
 class Server:
     """A process that listens on a port of 127.0.0.1. Use as a context manager.
 
@@ -175,8 +199,8 @@ class Server:
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile("w+")
-        with pinned(self._cpus):
-            try:
+        try:
+            with pinned(self._cpus), signals_held():
                 self.process = subprocess.Popen(
                     self._command,
                     cwd=ROOT,
@@ -185,11 +209,10 @@ class Server:
                     stderr=subprocess.STDOUT,
                     process_group=0,
                 )
-            except FileNotFoundError:
-                self._log.close()
-                raise NotStarted(f"there is no {self._command[0]}") from None
-        try:
             self._wait_ready()
+        except FileNotFoundError:
+            self._log.close()
+            raise NotStarted(f"there is no {self._command[0]}") from None
         except BaseException:
             self.__exit__()
             raise

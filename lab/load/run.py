@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.launch import ROOT, scrape
+from lab.launch import ROOT, scrape, signals_held
 from lab.load.shapes import users_at
 from lab.load.slo import Samples
 from lab.metrics import Metrics
@@ -139,15 +139,16 @@ def started(
         "key": asked.key,
     }
     environ = {**os.environ, "LOAD_PLAN": json.dumps(plan), "PYTHONPATH": str(ROOT)}
-    with log.open("wb") as words:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=words, stderr=words,
-            process_group=0,
-        )  # fmt: skip
+    process = None
     try:
+        with log.open("wb") as words, signals_held():
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+                process_group=0,
+            )  # fmt: skip
         yield process
     finally:
-        if process.poll() is None:
+        if process and process.poll() is None:
             process.terminate()
             try:
                 process.wait(LINGER_S + 3)

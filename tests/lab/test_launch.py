@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,6 +37,22 @@ def test_a_gateway_ends_with_its_block() -> None:
 def test_a_gateway_ends_when_its_block_is_interrupted() -> None:
     with gone_afterwards(), pytest.raises(KeyboardInterrupt), Served():
         raise KeyboardInterrupt
+
+
+def test_a_process_ends_though_the_interrupt_came_while_it_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        process = real(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)  # it is there, and nobody has it yet
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+
+    with gone_afterwards(), pytest.raises(KeyboardInterrupt), python("import time; time.sleep(60)"):
+        pytest.fail("the block began")
 
 
 def test_a_process_that_does_not_end_when_told_ends_with_its_block() -> None:
