@@ -26,6 +26,7 @@ from lab.integrations.recipes import PATIENT, PROXIES, Ports, Proxy, rendered, s
 from lab.integrations.traffic import FORGED, Came, Chat, broken, chats, send
 from lab.launch import CLASSIFY, ROOT, Served, Server, answers, free_port
 from lab.measure import closed
+from lab.rows import spread
 from lab.texts import texts
 
 KEY = "key-of-the-proxy"
@@ -37,6 +38,7 @@ PATIENCE_S = 20.0
 # What asking may add to a request through Envoy: alone, and at half of the gateway's capacity.
 P50_ADDED_MAX_MS = 3.0
 P99_ADDED_MAX_MS = 15.0
+P99_ROUNDS = 5  # whose median counts: a P99 of some hundred answers is three of them
 ENVOYS_LAST_FILTER = "          - name: envoy.filters.http.router"
 TWELVE_WORDS = "Please tell me in one short line what the number {} is for"
 # On such a machine even a good gateway answers too late now and then, and the large model is right then.
@@ -312,10 +314,14 @@ async def added(setting: Setting, pairs: int = 300) -> str:
         with meanwhile(
             Driver(gateway.port), lambda driver: driver.open(_asked(1), poisson(per_s, 1))
         ) as half:
-            _, p99 = _added(await _took(urls, range(pairs, 2 * pairs)))
+            rounds = [
+                _added(await _took(urls, range(number * pairs, (number + 1) * pairs)))[1]
+                for number in range(1, P99_ROUNDS + 1)
+            ]
     require(not half.seen.lost and set(half.seen.codes) == {200}, f"beside it: {half.seen.codes}")
+    p99 = statistics.median(rounds)
     told = (
-        f"adds {p50:+.1f} ms at p50 (at most {P50_ADDED_MAX_MS:g}), and {p99:+.1f} ms at P99 "
+        f"adds {p50:+.1f} ms at p50 (at most {P50_ADDED_MAX_MS:g}), and {spread(rounds, '{:+.1f}')} ms at P99 "
         f"(at most {P99_ADDED_MAX_MS:g}) beside {per_s:.0f} queries a second, half of capacity"
     )
     require(p50 <= P50_ADDED_MAX_MS and p99 <= P99_ADDED_MAX_MS, told)
