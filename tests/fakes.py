@@ -78,7 +78,7 @@ class FakeRouter:
         return Scores.of([1 - slow, slow], truncated=query.clipped)
 
 
-class House:
+class WholeGateway:
     """A whole gateway on virtual time, but for its model and its executor."""
 
     def __init__(
@@ -119,7 +119,7 @@ class House:
         )
         self._lanes: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> "House":
+    async def __aenter__(self) -> "WholeGateway":
         self._lanes = [asyncio.create_task(self.batcher.run_lane()) for _ in range(self.batcher.lanes)]
         await asyncio.sleep(0)
         return self

@@ -12,23 +12,23 @@ from handler.errors import DeadlineExceeded, Overloaded
 from handler.query import Normalised
 from handler.scored import Scored
 from tests import virtual
-from tests.fakes import FakeRouter, House
+from tests.fakes import FakeRouter, WholeGateway
 
 
-def ticket(house: House, text: str, *, lasts_s: float = 60.0) -> Ticket:
+def ticket(whole: WholeGateway, text: str, *, lasts_s: float = 60.0) -> Ticket:
     deadline = asyncio.get_running_loop().time() + lasts_s
-    return Ticket(query=Normalised(text), scorer=house.router, tokens=10, deadline=deadline)
+    return Ticket(query=Normalised(text), scorer=whole.router, tokens=10, deadline=deadline)
 
 
-def submit(house: House, text: str, **options: float) -> "asyncio.Future[Scored]":
-    return house.batcher.submit(ticket(house, text, **options))
+def submit(whole: WholeGateway, text: str, **options: float) -> "asyncio.Future[Scored]":
+    return whole.batcher.submit(ticket(whole, text, **options))
 
 
 def test_a_query_at_an_idle_gateway_waits_for_nothing() -> None:
     async def main() -> float:
-        async with House(run_s=0.5) as house:
+        async with WholeGateway(run_s=0.5) as whole:
             started = asyncio.get_running_loop().time()
-            await submit(house, "q")
+            await submit(whole, "q")
             return asyncio.get_running_loop().time() - started
 
     assert virtual.run(main()) == pytest.approx(0.5)
@@ -36,21 +36,21 @@ def test_a_query_at_an_idle_gateway_waits_for_nothing() -> None:
 
 def test_queries_gather_while_the_lane_is_busy() -> None:
     async def main() -> list[list[str]]:
-        async with House() as house:
-            first = submit(house, "first")
+        async with WholeGateway() as whole:
+            first = submit(whole, "first")
             await asyncio.sleep(0.0005)
-            rest = [submit(house, name) for name in "abc"]
+            rest = [submit(whole, name) for name in "abc"]
             await asyncio.gather(first, *rest)
-            return house.router.batches
+            return whole.router.batches
 
     assert virtual.run(main()) == [["first"], ["a", "b", "c"]]
 
 
 def test_two_lanes_run_two_batches_at_once() -> None:
     async def main() -> float:
-        async with House(lanes=2, size_max=1, run_s=1.0) as house:
+        async with WholeGateway(lanes=2, size_max=1, run_s=1.0) as whole:
             started = asyncio.get_running_loop().time()
-            await asyncio.gather(submit(house, "a"), submit(house, "b"))
+            await asyncio.gather(submit(whole, "a"), submit(whole, "b"))
             return asyncio.get_running_loop().time() - started
 
     assert virtual.run(main()) == pytest.approx(1.0)
@@ -58,10 +58,10 @@ def test_two_lanes_run_two_batches_at_once() -> None:
 
 def test_each_query_gets_its_own_scores() -> None:
     async def main() -> None:
-        async with House(size_max=7) as house:
+        async with WholeGateway(size_max=7) as whole:
             texts = [f"query {i}" for i in range(50)]
 
-            answers = await asyncio.gather(*(submit(house, text) for text in texts))
+            answers = await asyncio.gather(*(submit(whole, text) for text in texts))
 
             for text, answer in zip(texts, answers, strict=True):
                 assert answer.scores == FakeRouter.scores(Normalised(text))
@@ -71,10 +71,10 @@ def test_each_query_gets_its_own_scores() -> None:
 
 def test_a_poisoned_query_fails_alone() -> None:
     async def main() -> list[object]:
-        async with House() as house:
-            busy = submit(house, "busy")
+        async with WholeGateway() as whole:
+            busy = submit(whole, "busy")
             await asyncio.sleep(0)
-            batch = [submit(house, text) for text in ("before", "poison", "after")]
+            batch = [submit(whole, text) for text in ("before", "poison", "after")]
             await busy
             return await asyncio.gather(*batch, return_exceptions=True)
 
@@ -87,46 +87,46 @@ def test_a_poisoned_query_fails_alone() -> None:
 
 def test_a_caller_who_leaves_the_queue_costs_no_model_run() -> None:
     async def main() -> list[list[str]]:
-        async with House() as house:
-            busy = submit(house, "busy")
+        async with WholeGateway() as whole:
+            busy = submit(whole, "busy")
             await asyncio.sleep(0.0001)
-            leaves = submit(house, "leaves")
-            stays = submit(house, "stays")
+            leaves = submit(whole, "leaves")
+            stays = submit(whole, "stays")
             await asyncio.sleep(0.0001)
             leaves.cancel()
             await asyncio.gather(busy, stays)
-            assert house.count("dropped_total", reason="caller_gone") == 1
-            return house.router.batches
+            assert whole.count("dropped_total", reason="caller_gone") == 1
+            return whole.router.batches
 
     assert virtual.run(main()) == [["busy"], ["stays"]]
 
 
 def test_a_query_past_its_deadline_never_reaches_the_model() -> None:
     async def main() -> list[list[str]]:
-        async with House(run_s=1.0) as house:
-            busy = submit(house, "busy")
+        async with WholeGateway(run_s=1.0) as whole:
+            busy = submit(whole, "busy")
             await asyncio.sleep(0.1)
-            late = submit(house, "late", lasts_s=0.5)
+            late = submit(whole, "late", lasts_s=0.5)
             with pytest.raises(DeadlineExceeded):
                 await late
             await busy
-            assert house.count("dropped_total", reason="deadline") == 1
-            return house.router.batches
+            assert whole.count("dropped_total", reason="deadline") == 1
+            return whole.router.batches
 
     assert virtual.run(main()) == [["busy"]]
 
 
 def test_a_full_queue_answers_at_once() -> None:
     async def main() -> None:
-        async with House(queue_max=2, run_s=1.0) as house:
-            waiting = [submit(house, "busy")]
+        async with WholeGateway(queue_max=2, run_s=1.0) as whole:
+            waiting = [submit(whole, "busy")]
             await asyncio.sleep(0.1)
-            waiting += [submit(house, name) for name in "ab"]
+            waiting += [submit(whole, name) for name in "ab"]
             await asyncio.sleep(0.1)
             before = asyncio.get_running_loop().time()
 
             with pytest.raises(Overloaded):
-                await submit(house, "one too many")
+                await submit(whole, "one too many")
 
             assert asyncio.get_running_loop().time() == before
             await asyncio.gather(*waiting)
@@ -136,12 +136,12 @@ def test_a_full_queue_answers_at_once() -> None:
 
 def test_an_idle_lane_keeps_nothing_of_the_model_that_it_ran() -> None:
     async def main() -> bool:
-        async with House() as house:
+        async with WholeGateway() as whole:
             model = FakeRouter()
             freed = weakref.ref(model)
-            asked = ticket(house, "q")
+            asked = ticket(whole, "q")
             asked.scorer = model
-            await house.batcher.submit(asked)
+            await whole.batcher.submit(asked)
             await asyncio.sleep(0)
             del asked, model
             return freed() is None
@@ -151,27 +151,27 @@ def test_an_idle_lane_keeps_nothing_of_the_model_that_it_ran() -> None:
 
 def test_a_batcher_without_all_its_lanes_is_not_alive() -> None:
     async def main() -> None:
-        async with House(lanes=2) as house:
-            assert house.batcher.alive
+        async with WholeGateway(lanes=2) as whole:
+            assert whole.batcher.alive
 
-            house._lanes[0].cancel()
+            whole._lanes[0].cancel()
             await asyncio.sleep(0)
 
-            assert not house.batcher.alive
+            assert not whole.batcher.alive
 
     virtual.run(main())
 
 
 def test_a_lane_that_hangs_in_a_run_is_not_alive() -> None:
     async def main() -> None:
-        async with House(run_s=60.0) as house:
-            submit(house, "q")
+        async with WholeGateway(run_s=60.0) as whole:
+            submit(whole, "q")
             await asyncio.sleep(9.0)
-            assert house.batcher.alive
+            assert whole.batcher.alive
 
             await asyncio.sleep(2.0)
 
-            assert not house.batcher.alive
+            assert not whole.batcher.alive
 
     virtual.run(main())
 
@@ -191,10 +191,10 @@ def test_a_lane_that_hangs_in_a_run_is_not_alive() -> None:
 def test_every_accepted_query_gets_exactly_one_answer(
     queries: list[tuple[float, str]], lanes: int, size_max: int
 ) -> None:
-    async def ask(house: House, i: int, after_s: float, kind: str) -> str:
+    async def ask(whole: WholeGateway, i: int, after_s: float, kind: str) -> str:
         await asyncio.sleep(after_s)
         try:
-            waiting = submit(house, f"{i} {kind}", lasts_s=0.002 if kind == "short" else 60.0)
+            waiting = submit(whole, f"{i} {kind}", lasts_s=0.002 if kind == "short" else 60.0)
         except (Overloaded, DeadlineExceeded):
             return "refused"
         if kind == "leaves":
@@ -212,10 +212,10 @@ def test_every_accepted_query_gets_exactly_one_answer(
         return "answered"
 
     async def main() -> list[str]:
-        async with House(lanes=lanes, size_max=size_max) as house:
-            asked = (ask(house, i, *query) for i, query in enumerate(queries))
+        async with WholeGateway(lanes=lanes, size_max=size_max) as whole:
+            asked = (ask(whole, i, *query) for i, query in enumerate(queries))
             outcomes = await asyncio.gather(*asked)
-            assert all(left.dead(0.0) == "caller_gone" for left in house.batcher.plan.take(0.0)[0])
+            assert all(left.dead(0.0) == "caller_gone" for left in whole.batcher.plan.take(0.0)[0])
             return outcomes
 
     allowed = {

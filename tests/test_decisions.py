@@ -7,7 +7,7 @@ import pytest
 
 from handler.wires.messages import conversation
 from tests import virtual
-from tests.fakes import House
+from tests.fakes import WholeGateway
 from tests.wired import Reply, Wired
 
 PATH = "/v1/decisions"
@@ -23,8 +23,8 @@ def body(*questions: Any, input: Any = "an ask", **more: Any) -> dict[str, Any]:
 
 def asked_of(sent: Any, **headers: str) -> Reply:
     async def main() -> Reply:
-        async with House() as house:
-            return await Wired(house).post(PATH, sent, **headers)
+        async with WholeGateway() as whole:
+            return await Wired(whole).post(PATH, sent, **headers)
 
     return virtual.run(main())
 
@@ -88,17 +88,17 @@ def test_a_conversation_in_one_text_part_is_the_conversation() -> None:
     part = [{"role": "user", "content": [{"type": "input_text", "text": talk}]}]
 
     async def main() -> None:
-        async with House() as house:
-            wired = Wired(house)
+        async with WholeGateway() as whole:
+            wired = Wired(whole)
             dumped = await wired.post(PATH, body(TIERS, input=part))
             plain = [
                 {"role": "system", "content": "be nice"},
                 {"role": "user", "content": "write an essay"},
             ]
-            await house.gateway.classify(conversation(plain).text, timeout_s=1)
+            await whole.gateway.classify(conversation(plain).text, timeout_s=1)
 
             assert dumped.status == 200
-            assert len(house.router.batches) == 1
+            assert len(whole.router.batches) == 1
 
     virtual.run(main())
 
@@ -140,8 +140,8 @@ def test_another_content_type_keeps_its_status() -> None:
 
 def test_an_overloaded_gateway_answers_with_the_last_tier() -> None:
     async def main() -> None:
-        async with House(queue_max=1, run_s=1.0) as house:
-            wired = Wired(house)
+        async with WholeGateway(queue_max=1, run_s=1.0) as whole:
+            wired = Wired(whole)
             crowd = [wired.post(PATH, body(TIERS, NEEDS, input=f"ask {n}")) for n in range(9)]
             replies = await asyncio.gather(*crowd)
 
@@ -162,8 +162,8 @@ KEYS = "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"  # of 
 
 def with_keys(method: str, path: str, **headers: str) -> Reply:
     async def main() -> Reply:
-        async with House() as house:
-            return await Wired(house, keys=KEYS).ask(method, path, body(TIERS), headers)
+        async with WholeGateway() as whole:
+            return await Wired(whole, keys=KEYS).ask(method, path, body(TIERS), headers)
 
     return virtual.run(main())
 
@@ -184,8 +184,8 @@ def test_an_unknown_key_is_refused_in_openais_form(method: str, path: str) -> No
 
 def models(path: str = "/v1/models", method: str = "GET") -> Reply:
     async def main() -> Reply:
-        async with House() as house:
-            wired = Wired(house)
+        async with WholeGateway() as whole:
+            wired = Wired(whole)
             reply = await wired.ask(method, path, b"", {})
             assert wired.count("requests_total", status="success", error_type="", code="200") == 0
             return reply

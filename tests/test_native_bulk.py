@@ -11,7 +11,7 @@ from handler.exchange import Exchange
 from handler.wires import native
 from handler.wires.base import BULK_QUEUED_MAX
 from tests import virtual
-from tests.fakes import House
+from tests.fakes import WholeGateway
 from tests.wired import Reply, Wired
 
 PATH = native.PATH
@@ -66,8 +66,8 @@ class Caller:
 @pytest.mark.parametrize("count", [1, 3])
 def test_at_most_so_many_queries_of_a_request_are_answered(count: int) -> None:
     async def main() -> list[int]:
-        async with House() as house:
-            wired = Wired(house, request_queries_max=2)
+        async with WholeGateway() as whole:
+            wired = Wired(whole, request_queries_max=2)
             return [
                 (await wired.post(PATH, texts(count))).status,
                 (await wired.post("/predict", {"inputs": [[text] for text in texts(count)["texts"]]})).status,
@@ -80,8 +80,8 @@ def test_at_most_so_many_queries_of_a_request_are_answered(count: int) -> None:
 
 def test_what_has_no_answer_when_the_time_of_all_is_over_says_so() -> None:
     async def main() -> list[Any]:
-        async with House(run_s=0.1, size_max=1) as house:
-            reply = await Wired(house, bulk_timeout_ms=1000).post(PATH, texts(40))
+        async with WholeGateway(run_s=0.1, size_max=1) as whole:
+            reply = await Wired(whole, bulk_timeout_ms=1000).post(PATH, texts(40))
             assert reply.status == 200
             results: list[Any] = reply.json["results"]
             return results
@@ -96,8 +96,8 @@ def test_what_has_no_answer_when_the_time_of_all_is_over_says_so() -> None:
 
 def test_a_caller_may_give_all_its_texts_less_time() -> None:
     async def main() -> list[Any]:
-        async with House(run_s=0.1, size_max=1) as house:
-            reply = await Wired(house).post(PATH, texts(20), x_request_timeout_ms="500")
+        async with WholeGateway(run_s=0.1, size_max=1) as whole:
+            reply = await Wired(whole).post(PATH, texts(20), x_request_timeout_ms="500")
             results: list[Any] = reply.json["results"]
             return results
 
@@ -108,10 +108,10 @@ def test_a_caller_may_give_all_its_texts_less_time() -> None:
 
 def test_so_many_of_a_request_are_queued_and_no_more() -> None:
     async def main() -> int:
-        async with House(run_s=0.5, size_max=1) as house:
-            asking = asyncio.create_task(Wired(house).post(PATH, texts(200)))
+        async with WholeGateway(run_s=0.5, size_max=1) as whole:
+            asking = asyncio.create_task(Wired(whole).post(PATH, texts(200)))
             await asyncio.sleep(0.1)
-            queued = len(house.batcher.plan)
+            queued = len(whole.batcher.plan)
             asking.cancel()
             return queued
 
@@ -124,17 +124,17 @@ def test_who_hangs_up_in_the_middle_of_its_texts_costs_no_more_runs() -> None:
     async def main() -> tuple[Reply, int, int]:
         # What the loop is told of is logged as an error of ours.
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
-        async with House(run_s=0.1, size_max=1) as house:
-            wired = Wired(house)
+        async with WholeGateway(run_s=0.1, size_max=1) as whole:
+            wired = Wired(whole)
             asking = asyncio.create_task(wired.post(PATH, texts(200)))
             await asyncio.sleep(0.35)
             wired.left.set()
             reply = await asking
-            at_once = len(house.router.batches)
+            at_once = len(whole.router.batches)
             await asyncio.sleep(5)
             gc.collect()
-            assert house.count("requests_total", status="error", error_type="CallerGone", code="499") == 1
-            return reply, at_once, len(house.router.batches)
+            assert whole.count("requests_total", status="error", error_type="CallerGone", code="499") == 1
+            return reply, at_once, len(whole.router.batches)
 
     reply, at_once, later = virtual.run(main())
 
@@ -148,8 +148,8 @@ def test_who_hangs_up_in_the_middle_of_its_texts_costs_no_more_runs() -> None:
 
 def test_a_line_that_is_late_is_answered_by_its_own_error() -> None:
     async def main() -> list[Any]:
-        async with House(run_s=0.4, size_max=1) as house:
-            reply = await Wired(house, request_timeout_ms=1000).post(PATH, lines(8), content_type=NDJSON)
+        async with WholeGateway(run_s=0.4, size_max=1) as whole:
+            reply = await Wired(whole, request_timeout_ms=1000).post(PATH, lines(8), content_type=NDJSON)
             return told(reply)
 
     answers = virtual.run(main())
@@ -162,8 +162,8 @@ def test_a_line_that_is_late_is_answered_by_its_own_error() -> None:
 @pytest.mark.parametrize(("timeout_ms", "late"), [("900", False), ("200", True)])
 def test_a_callers_time_out_is_for_each_line_from_when_it_is_queued(timeout_ms: str, late: bool) -> None:
     async def main() -> list[Any]:
-        async with House(run_s=0.04, size_max=1) as house:
-            wired = Wired(house)
+        async with WholeGateway(run_s=0.04, size_max=1) as whole:
+            wired = Wired(whole)
             return told(
                 await wired.post(PATH, lines(48), content_type=NDJSON, x_request_timeout_ms=timeout_ms)
             )
@@ -177,19 +177,19 @@ def test_a_callers_time_out_is_for_each_line_from_when_it_is_queued(timeout_ms: 
 
 def test_a_callers_time_out_that_is_none_is_refused_before_a_line_is_read() -> None:
     async def main() -> Reply:
-        async with House() as house:
-            return await Wired(house).post(PATH, lines(9), content_type=NDJSON, x_request_timeout_ms="0")
+        async with WholeGateway() as whole:
+            return await Wired(whole).post(PATH, lines(9), content_type=NDJSON, x_request_timeout_ms="0")
 
     assert virtual.run(main()).status == 400
 
 
 def test_a_reader_who_stalls_stops_the_reading() -> None:
     async def main() -> tuple[int, int]:
-        async with House() as house:
+        async with WholeGateway() as whole:
             caller = Caller()
             for number in range(300):
                 caller.send(b'{"text": "ask %d"}\n' % number)
-            serving = asyncio.create_task(native.serve(Wired(house).service, caller.exchange()))
+            serving = asyncio.create_task(native.serve(Wired(whole).service, caller.exchange()))
             await asyncio.sleep(0.005)
             caller.reads.clear()
             await asyncio.sleep(5)
@@ -206,23 +206,23 @@ def test_a_reader_who_stalls_stops_the_reading() -> None:
 
 def test_who_hangs_up_in_the_middle_of_a_stream_is_served_no_further() -> None:
     async def main() -> tuple[int, float]:
-        async with House(run_s=0.1, size_max=1) as house:
+        async with WholeGateway(run_s=0.1, size_max=1) as whole:
             caller = Caller()
             caller.send(lines(5))
             caller.hang_up()
-            await native.serve(Wired(house).service, caller.exchange())
+            await native.serve(Wired(whole).service, caller.exchange())
             await asyncio.sleep(5)
-            return len(house.router.batches), house.count("active_requests")
+            return len(whole.router.batches), whole.count("active_requests")
 
     assert virtual.run(main()) == (5, 0)
 
 
 def test_a_sender_who_falls_silent_is_given_up() -> None:
     async def main() -> list[Any]:
-        async with House() as house:
+        async with WholeGateway() as whole:
             caller = Caller()
             caller.send(lines(3))
-            await native.serve(Wired(house, read_timeout_ms=2000).service, caller.exchange())
+            await native.serve(Wired(whole, read_timeout_ms=2000).service, caller.exchange())
             return caller.answers
 
     *answers, last = virtual.run(main())
@@ -233,8 +233,8 @@ def test_a_sender_who_falls_silent_is_given_up() -> None:
 
 def test_when_the_process_ends_the_lines_read_are_answered_and_the_last_says_why() -> None:
     async def main() -> tuple[list[Any], int]:
-        async with House(run_s=0.02, size_max=1) as house:
-            caller, wired = Caller(), Wired(house)
+        async with WholeGateway(run_s=0.02, size_max=1) as whole:
+            caller, wired = Caller(), Wired(whole)
             caller.send(lines(1000))
             serving = asyncio.create_task(native.serve(wired.service, caller.exchange()))
             await asyncio.sleep(0.11)
@@ -252,8 +252,8 @@ def test_when_the_process_ends_the_lines_read_are_answered_and_the_last_says_why
 
 def test_what_still_comes_is_thrown_away_so_that_the_answers_reach_their_reader() -> None:
     async def main() -> tuple[int, float, list[Any]]:
-        async with House(run_s=0.02, size_max=1) as house:
-            caller, wired = Caller(), Wired(house)
+        async with WholeGateway(run_s=0.02, size_max=1) as whole:
+            caller, wired = Caller(), Wired(whole)
             for line in lines(300).splitlines():
                 caller.send(line + b"\n")
             serving = asyncio.create_task(native.serve(wired.service, caller.exchange()))
@@ -273,8 +273,8 @@ def test_what_still_comes_is_thrown_away_so_that_the_answers_reach_their_reader(
 
 def test_a_sender_who_never_stops_is_left_all_the_same() -> None:
     async def main() -> float:
-        async with House() as house:
-            caller, wired = Caller(), Wired(house)
+        async with WholeGateway() as whole:
+            caller, wired = Caller(), Wired(whole)
 
             async def send() -> None:
                 while True:

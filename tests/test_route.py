@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from handler.wires.route import read
 from tests import virtual
-from tests.fakes import House
+from tests.fakes import WholeGateway
 from tests.wired import Reply, Wired
 
 CHAT = json.dumps(
@@ -81,9 +81,9 @@ def with_keys(**headers: str) -> tuple[Reply, float]:
     """What a gateway with keys says, and how many it answered so without being shown one."""
 
     async def main() -> tuple[Reply, float]:
-        async with House() as house:
-            reply = await Wired(house, keys=KEYS).post("/v1/route", {"text": "ask"}, **headers)
-            return reply, house.count("fallbacks_total", wire="route", reason="unauthenticated")
+        async with WholeGateway() as whole:
+            reply = await Wired(whole, keys=KEYS).post("/v1/route", {"text": "ask"}, **headers)
+            return reply, whole.count("fallbacks_total", wire="route", reason="unauthenticated")
 
     return virtual.run(main())
 
@@ -113,8 +113,8 @@ def test_whatever_else_is_shown_goes_slow_with_200(shown: dict[str, str]) -> Non
 
 def test_what_the_user_controls_steers_nothing() -> None:
     async def main() -> Reply:
-        async with House(run_s=0.05) as house:
-            return await Wired(house).post(
+        async with WholeGateway(run_s=0.05) as whole:
+            return await Wired(whole).post(
                 "/v1/route",
                 {"text": "ask", "threshold": 1, "explain": True},
                 x_request_timeout_ms="1",

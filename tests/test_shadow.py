@@ -24,7 +24,7 @@ from handler.shadow import (
 )
 from handler.statistics import ShadowStatistics
 from tests import virtual
-from tests.fakes import FakeRouter, House, VirtualExecutor
+from tests.fakes import FakeRouter, VirtualExecutor, WholeGateway
 
 FAST, SLOW = "a fast one: 0", "slow"
 RUN_S, SHADOW_S = 0.001, 0.004
@@ -63,7 +63,7 @@ class OtherRouter(FakeRouter):
 
 
 class World:
-    """A house with a shadow that keeps when its runs began."""
+    """A whole gateway with a shadow that keeps when its runs began."""
 
     def __init__(
         self, *, share: float = 1.0, model: OtherRouter | None = None, one_cpu: bool = False
@@ -71,7 +71,7 @@ class World:
         loop = asyncio.get_running_loop()
         self.began: list[float] = []
         cpu = OneCpu(lambda work: SHADOW_S if isinstance(work, partial) else RUN_S)
-        self.house = House(run_s=RUN_S, size_max=1, executor=cpu if one_cpu else None)
+        self.whole = WholeGateway(run_s=RUN_S, size_max=1, executor=cpu if one_cpu else None)
         self.model = model or OtherRouter()
         inner = cpu if one_cpu else VirtualExecutor(SHADOW_S)
         world = self
@@ -81,29 +81,29 @@ class World:
                 world.began.append(loop.time())
                 return inner.submit(fn, *args, **kwargs)
 
-        holder = self.house.model
+        holder = self.whole.model
         self.shadow = Shadow(
             "shadow",
             share=share,
             in_force=lambda: (holder.serving.router, holder.serving.policy) if holder.loaded else None,
             policy_for=holder.policy_for,
-            idle=lambda: self.house.batcher.idle,
+            idle=lambda: self.whole.batcher.idle,
             executor=Watched(),
-            telemetry=self.house.telemetry,
-            log=self.house.log,
+            telemetry=self.whole.telemetry,
+            log=self.whole.log,
             now=loop.time,
             wall=loop.time,
             dice=lambda: 0.5,
         )
         holder._placed = lambda serving: self.shadow.refit()
-        self.house.telemetry.watch_shadow(self.shadow.statistics)
-        self.house.gateway.shadow = self.shadow
+        self.whole.telemetry.watch_shadow(self.shadow.statistics)
+        self.whole.gateway.shadow = self.shadow
 
     async def ask(self, text: str) -> float:
         """How long the answer took, in seconds."""
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        await self.house.gateway.classify(text, timeout_s=5.0)
+        await self.whole.gateway.classify(text, timeout_s=5.0)
         return loop.time() - asked
 
     def seen(self) -> ShadowStatistics:
@@ -115,7 +115,7 @@ def within(steps: Callable[[World], Coroutine[Any, Any, Any]], **options: Any) -
 
     async def main() -> World:
         world = World(**options)
-        async with world.house:
+        async with world.whole:
             world.shadow.place(world.model)  # type: ignore[arg-type]
             running = asyncio.create_task(world.shadow.run())
             try:
@@ -248,7 +248,7 @@ def test_a_hit_too_makes_the_shadow_wait() -> None:
 def test_a_lane_that_works_makes_the_shadow_wait() -> None:
     async def steps(world: World) -> None:
         await world.ask("one")
-        world.house.batcher._executor = VirtualExecutor(1.0)
+        world.whole.batcher._executor = VirtualExecutor(1.0)
         await world.ask("takes a second")
         assert world.began == []
 
@@ -335,15 +335,15 @@ def test_a_text_that_waits_too_long_is_dropped_though_idle_time_never_comes() ->
 def test_a_query_on_which_the_shadow_raises_is_counted_and_the_next_one_scored() -> None:
     async def steps(world: World) -> None:
         for number in range(3):
-            world.shadow.offer(f"poison {number}", FakeRouter.scores(Normalised("a")), world.house.router)  # type: ignore[arg-type]
+            world.shadow.offer(f"poison {number}", FakeRouter.scores(Normalised("a")), world.whole.router)  # type: ignore[arg-type]
         await world.ask("a good one")
         await idle()
 
     world = within(steps)
 
     assert (world.seen().compared, world.seen().dropped) == (1, {"failed": 3})
-    assert world.house.lines.getvalue().count("shadow_run_failed") == 1
-    assert "poison" not in world.house.lines.getvalue()
+    assert world.whole.lines.getvalue().count("shadow_run_failed") == 1
+    assert "poison" not in world.whole.lines.getvalue()
 
 
 def test_a_run_that_never_ends_is_given_up_and_the_gateway_goes_on() -> None:
@@ -365,7 +365,7 @@ def test_a_policy_that_is_not_for_the_shadow_makes_it_rest() -> None:
     )
 
     async def steps(world: World) -> None:
-        world.house.model.place_policy(parse(b"[need]\nsummarization = 0.9", "policy.toml"))
+        world.whole.model.place_policy(parse(b"[need]\nsummarization = 0.9", "policy.toml"))
         await world.ask("one")
         await idle()
 
@@ -381,8 +381,8 @@ def test_a_policy_that_fits_again_wakes_it() -> None:
     )
 
     async def steps(world: World) -> None:
-        world.house.model.place_policy(parse(b"[need]\nsummarization = 0.9", "policy.toml"))
-        world.house.model.place_policy(parse(b"[need]\ncreative_writing = 0.9", "policy.toml"))
+        world.whole.model.place_policy(parse(b"[need]\nsummarization = 0.9", "policy.toml"))
+        world.whole.model.place_policy(parse(b"[need]\ncreative_writing = 0.9", "policy.toml"))
         await world.ask("one")
         await idle()
 
@@ -395,7 +395,7 @@ def test_a_model_that_the_policy_is_not_for_leaves_the_shadow_before_it() -> Non
     wrong = OtherRouter(tasks=["rewriting", "coding"], policy={"rewriting": "fast", "coding": "slow"})
 
     async def steps(world: World) -> None:
-        world.house.model.place_policy(parse(b"[need]\nsummarization = 0.9", "policy.toml"))
+        world.whole.model.place_policy(parse(b"[need]\nsummarization = 0.9", "policy.toml"))
         with pytest.raises(PolicyError, match="'summarization' is not a task"):
             world.shadow.place(wrong)  # type: ignore[arg-type]
 
@@ -415,7 +415,7 @@ def test_another_model_in_service_begins_the_counts_anew() -> None:
     async def steps(world: World) -> None:
         await world.ask("one")
         await idle()
-        world.house.model.swap(Third())  # type: ignore[arg-type]
+        world.whole.model.swap(Third())  # type: ignore[arg-type]
 
     assert within(steps).seen().compared == 0
 
@@ -423,7 +423,7 @@ def test_another_model_in_service_begins_the_counts_anew() -> None:
 def test_what_the_model_before_answered_is_not_compared() -> None:
     async def steps(world: World) -> None:
         await world.ask("one")
-        world.house.model.swap(Third())  # type: ignore[arg-type]
+        world.whole.model.swap(Third())  # type: ignore[arg-type]
         await idle()
 
     world = within(steps)
@@ -460,11 +460,11 @@ def test_every_series_stands_at_0_before_anything_is_compared() -> None:
     async def steps(world: World) -> None:
         for live, shadow, moved in (("0", "0", "no"), ("0", "1", "dearer"), ("1", "0", "cheaper")):
             labels = {"live": live, "shadow": shadow, "moved": moved}
-            assert world.house.telemetry.registry.get_sample_value(
+            assert world.whole.telemetry.registry.get_sample_value(
                 "query_gateway_shadow_routes_total", labels
             ) == 0  # fmt: skip
         for reason in ("full", "late", "other_model", "failed"):
-            assert world.house.telemetry.registry.get_sample_value(
+            assert world.whole.telemetry.registry.get_sample_value(
                 "query_gateway_shadow_dropped_total", {"reason": reason}
             ) == 0  # fmt: skip
 
@@ -478,8 +478,8 @@ def test_what_was_compared_is_measured() -> None:
 
     world = within(steps)
 
-    assert world.house.count("shadow_run_seconds_count") == 1
-    assert world.house.count("shadow_run_seconds_sum") == pytest.approx(SHADOW_S)
+    assert world.whole.count("shadow_run_seconds_count") == 1
+    assert world.whole.count("shadow_run_seconds_sum") == pytest.approx(SHADOW_S)
     info = {"name": "other", "version": "other"}
-    assert world.house.telemetry.registry.get_sample_value("query_gateway_shadow_info", info) == 1
-    assert world.house.count("shadow_loaded") == 1
+    assert world.whole.telemetry.registry.get_sample_value("query_gateway_shadow_info", info) == 1
+    assert world.whole.count("shadow_loaded") == 1

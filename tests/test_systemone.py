@@ -15,7 +15,7 @@ from handler.wires.base import Query
 from handler.wires.messages import conversation
 from handler.wires.systemone import litellm, state
 from tests import virtual
-from tests.fakes import LIMITS, House
+from tests.fakes import LIMITS, WholeGateway
 from tests.wired import Reply, Wired
 
 PATH = "/v1/systemone"
@@ -29,8 +29,8 @@ def body(questions: Any, state: Any = "an ask", **more: Any) -> dict[str, Any]:
 
 def asked_of(sent: Any, **headers: str) -> Reply:
     async def main() -> Reply:
-        async with House() as house:
-            return await Wired(house).post(PATH, sent, **headers)
+        async with WholeGateway() as whole:
+            return await Wired(whole).post(PATH, sent, **headers)
 
     return virtual.run(main())
 
@@ -148,8 +148,8 @@ def test_parts_of_a_form_are_refused_as_images_are() -> None:
 
 def test_another_method_is_told_which_one_is_right() -> None:
     async def main() -> Reply:
-        async with House() as house:
-            return await Wired(house).get(PATH)
+        async with WholeGateway() as whole:
+            return await Wired(whole).get(PATH)
 
     reply = virtual.run(main())
 
@@ -161,8 +161,8 @@ def test_another_method_is_told_which_one_is_right() -> None:
 
 def test_a_full_queue_is_answered_with_the_last_tier() -> None:
     async def main() -> None:
-        async with House(queue_max=1, run_s=1.0, lanes=1) as house:
-            wired = Wired(house)
+        async with WholeGateway(queue_max=1, run_s=1.0, lanes=1) as whole:
+            wired = Wired(whole)
             crowd = [asyncio.create_task(wired.post(PATH, body({"q": TIERS}, f"ask {n}"))) for n in range(9)]
             replies = await asyncio.gather(*crowd)
 
@@ -178,9 +178,9 @@ def test_a_full_queue_is_answered_with_the_last_tier() -> None:
 
 def test_a_late_answer_is_the_last_tier_and_sure_of_it() -> None:
     async def main() -> None:
-        async with House(run_s=5.0) as house:
+        async with WholeGateway(run_s=5.0) as whole:
             labels = {"type": "choice", "criteria": dict.fromkeys(LABELS)}
-            reply = await Wired(house).post(
+            reply = await Wired(whole).post(
                 PATH,
                 body({"a": TIERS, "b": labels, "c": {"type": "score", "criteria": ["x", "y"]}}),
                 x_request_timeout_ms="100",
@@ -190,7 +190,7 @@ def test_a_late_answer_is_the_last_tier_and_sure_of_it() -> None:
             assert (reply.status, reply.headers["x-query-reason"]) == (200, "timeout")
             assert answers["a"]["probabilities"] == {"fast": 0, "slow": 1}
             assert (answers["b"]["choice"], answers["c"]["score"]) == ("REASONING", 1)
-            assert house.count("fallbacks_total", wire="systemone", reason="timeout") == 1
+            assert whole.count("fallbacks_total", wire="systemone", reason="timeout") == 1
 
     virtual.run(main())
 
@@ -198,10 +198,10 @@ def test_a_late_answer_is_the_last_tier_and_sure_of_it() -> None:
 @pytest.mark.parametrize(("given", "callers"), [({"x_request_timeout_ms": "100"}, 1), ({}, 0)])
 def test_only_a_deadline_that_the_caller_chose_is_the_callers(given: dict[str, str], callers: int) -> None:
     async def main() -> tuple[Reply, float, float]:
-        async with House(run_s=5.0) as house:
-            reply = await Wired(house).post(PATH, body({"a": TIERS}), **given)
-            late = house.count("fallbacks_total", wire="systemone", reason="timeout")
-            return reply, late, house.count("caller_deadlines_total", code="200")
+        async with WholeGateway(run_s=5.0) as whole:
+            reply = await Wired(whole).post(PATH, body({"a": TIERS}), **given)
+            late = whole.count("fallbacks_total", wire="systemone", reason="timeout")
+            return reply, late, whole.count("caller_deadlines_total", code="200")
 
     reply, late, own = virtual.run(main())
 
@@ -210,8 +210,8 @@ def test_only_a_deadline_that_the_caller_chose_is_the_callers(given: dict[str, s
 
 def test_without_a_model_it_is_an_error_that_says_when_to_come_again() -> None:
     async def main() -> Reply:
-        async with House(loaded=False) as house:
-            return await Wired(house).post(PATH, body({"q": TIERS}))
+        async with WholeGateway(loaded=False) as whole:
+            return await Wired(whole).post(PATH, body({"q": TIERS}))
 
     reply = virtual.run(main())
 
@@ -228,8 +228,8 @@ def test_a_state_that_asks_nothing_is_the_last_tier() -> None:
 
 def test_requests_are_counted_once_by_the_status_that_is_sent() -> None:
     async def main() -> None:
-        async with House() as house:
-            wired = Wired(house)
+        async with WholeGateway() as whole:
+            wired = Wired(whole)
             await wired.post(PATH, body({"q": TIERS}))
             await wired.post(PATH, b"{")
 

@@ -16,7 +16,7 @@ from handler.policy import Decision
 from handler.wires import v2
 from handler.wires.base import Request, Service
 from tests import virtual
-from tests.fakes import House
+from tests.fakes import WholeGateway
 from tests.wired import Wired
 
 SERVICE = cast(
@@ -183,11 +183,11 @@ def test_only_a_timeout_that_the_request_names_is_the_callers(
     parameters: dict[str, Any], callers: int, texts: tuple[str, ...]
 ) -> None:
     async def main() -> tuple[int, float, float]:
-        async with House(run_s=5.0) as house:
+        async with WholeGateway(run_s=5.0) as whole:
             body = {"inputs": [tensor(*texts)], "parameters": parameters}
-            reply = await Wired(house).post("/v2/models/router/infer", body)
-            late = house.count("requests_total", status="error", error_type="TimeoutError", code="504")
-            return reply.status, late, house.count("caller_deadlines_total", code="504")
+            reply = await Wired(whole).post("/v2/models/router/infer", body)
+            late = whole.count("requests_total", status="error", error_type="TimeoutError", code="504")
+            return reply.status, late, whole.count("caller_deadlines_total", code="504")
 
     assert virtual.run(main()) == (504, 1, callers)
 

@@ -12,7 +12,7 @@ from handler.keys import Keyring
 from handler.settings import Settings
 from handler.wires import endpoints, native
 from handler.wires.base import Endpoint, Service, respond
-from tests.fakes import House
+from tests.fakes import WholeGateway
 
 
 class Reply(msgspec.Struct):
@@ -28,16 +28,16 @@ class Reply(msgspec.Struct):
 
 
 class Wired:
-    """The wires of a house."""
+    """The wires of a whole gateway."""
 
-    def __init__(self, house: House, *, keys: str = "", **settings: Any) -> None:
+    def __init__(self, whole: WholeGateway, *, keys: str = "", **settings: Any) -> None:
         read = Settings(**settings)
-        self.house = house
+        self.whole = whole
         self.service = Service(
-            house.gateway,
-            Health(house.gateway, read, None),  # type: ignore[arg-type]  # for the deep report alone
-            house.telemetry,
-            house.log,
+            whole.gateway,
+            Health(whole.gateway, read, None),  # type: ignore[arg-type]  # for the deep report alone
+            whole.telemetry,
+            whole.log,
             read,
             Keyring(keys) if keys else None,
         )
@@ -89,4 +89,4 @@ class Wired:
         raise LookupError(path)
 
     def count(self, name: str, **labels: str) -> float:
-        return self.house.count(name, **labels)
+        return self.whole.count(name, **labels)

@@ -1,4 +1,4 @@
-"""The house stands as drawn: who may import whom, what is locked, and what is never committed."""
+"""Who may import whom, what is locked, and what is never committed, as docs/architecture.md has it."""
 
 import ast
 import re
@@ -91,13 +91,13 @@ def _names(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports of the house are written in full"
+            assert node.level == 0, "our own imports are written in full"
             name = node.module or ""
             # `from handler import wire` names a module, `from handler import __version__` does not.
             yield from ((f"handler.{alias.name}" if name == "handler" else name) for alias in node.names)
 
 
-def of_the_house(module: str) -> set[str]:
+def imported_by(module: str) -> set[str]:
     return {name.split(".")[1] for name in imported(module) if name.startswith("handler.")} & set(MODULES) - {
         module
     }
@@ -122,27 +122,27 @@ def test_every_module_has_its_place_in_the_table_of_layers() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_import_points_to_a_layer_above(module: str) -> None:
-    above = {other for other in of_the_house(module) if layer(other) > layer(module)}
+    above = {other for other in imported_by(module) if layer(other) > layer(module)}
 
     assert not above
 
 
 @pytest.mark.parametrize("row", [row for row in LAYERS if row.apart], ids=lambda row: row.name)
 def test_modules_that_are_apart_do_not_import_one_another(row: Layer) -> None:
-    known = {module: of_the_house(module) & set(row.modules) for module in row.modules}
+    known = {module: imported_by(module) & set(row.modules) for module in row.modules}
 
     assert not {module: others for module, others in known.items() if others}
 
 
 def test_the_story_knows_neither_http_nor_the_process() -> None:
-    assert {LAYERS[layer(other)].name for other in of_the_house("gateway")} <= {"facts", "tools", "stages"}
+    assert {LAYERS[layer(other)].name for other in imported_by("gateway")} <= {"facts", "tools", "stages"}
 
 
 def test_no_import_goes_round_in_a_circle() -> None:
     seen: list[str] = []
     waiting = set(MODULES)
 
-    while ready := {module for module in waiting if of_the_house(module) <= set(seen)}:
+    while ready := {module for module in waiting if imported_by(module) <= set(seen)}:
         seen += sorted(ready)
         waiting -= ready
 
@@ -278,7 +278,7 @@ def test_what_the_serving_lock_lacks_of_what_its_members_declare_is_named() -> N
 
 # What is no test of a module: whole gateways, whole commands, and the repository itself.
 OF_THE_WHOLE = {
-    "tests/test_house.py",
+    "tests/test_layers.py",
     "tests/test_install.py",
     "tests/test_wheel.py",
     "tests/build/test_pipeline.py",
