@@ -31,6 +31,7 @@ CLASSIFY = "/v1/query-classify"
 CONNECTIONS_MAX = 4000
 ANSWER_WITHIN_S = 20.0
 LOOK_EVERY_S = 0.1  # whether it shall stop
+FD_SETSIZE = 1024  # select() takes no greater descriptor (select(2))
 
 Keep = Callable[[bytes, bytes, float, float], None]
 
@@ -107,6 +108,18 @@ class Outcome:
         """What was neither an answer nor a refusal; empty where there was nothing else."""
         odd = [f"{number} × {code}" for code, number in sorted(self.codes.items()) if code not in (200, 429)]
         return ", ".join(odd + [f"{self.lost} lost"] * bool(self.lost))
+
+    def add(self, other: Outcome) -> None:
+        """Count what another run's callers saw, too; spans add up."""
+        self.offered += other.offered
+        self.codes += other.codes
+        self.hits_s += other.hits_s
+        self.misses_s += other.misses_s
+        self.refusals_s += other.refusals_s
+        self.without_retry_after += other.without_retry_after
+        self.lost += other.lost
+        self.took_s += other.took_s
+        self.behind_s = max(self.behind_s, other.behind_s)
 
     def note(self, answer: bytes, waited_s: float) -> None:
         code = int(answer[9:12])
@@ -253,10 +266,13 @@ class Driver:
 
     def _poll(self, wait_s: float) -> int:
         """Wait for answers, and read what has come. Returns how many queries ended."""
-        if wait_s > 0 and not select.select([self._epoll], [], [], wait_s)[0]:
-            return 0
+        if wait_s > 0 and self._epoll.fileno() < FD_SETSIZE:
+            # Waits to the microsecond, where epoll itself waits in whole milliseconds.
+            if not select.select([self._epoll], [], [], wait_s)[0]:
+                return 0
+            wait_s = 0.0
         ended = 0
-        for number, event in self._epoll.poll(0):
+        for number, event in self._epoll.poll(wait_s):
             connection = self._all.get(number)
             if connection is None:
                 continue

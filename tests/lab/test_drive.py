@@ -1,5 +1,6 @@
 """The load driver sees what happened: a server that answers as it is told, and every ending of a query."""
 
+import contextlib
 import itertools
 import socket
 import threading
@@ -7,7 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from lab.drive import Driver, meanwhile, poisson, request, requests, steady
+from lab.launch import open_files_max
 
 HIT = b"HTTP/1.1 200 OK\r\nx-cache: l1\r\ncontent-length: 2\r\n\r\n{}"
 MISS = HIT.replace(b"l1", b"miss")
@@ -175,6 +179,18 @@ def test_a_driver_on_a_thread_ends_with_its_block() -> None:
 def test_arrivals_keep_their_rate() -> None:
     assert next(itertools.islice(steady(50), 100, None)) == 2.0
     assert 9_700 < sum(1 for _ in itertools.takewhile(lambda due: due < 10, poisson(1000, seed=3))) < 10_300
+
+
+def test_a_driver_works_beside_thousands_of_open_files() -> None:
+    if open_files_max() < 1200:
+        pytest.skip("this machine allows too few open files")
+    with contextlib.ExitStack() as files:
+        for _ in range(1100):
+            files.enter_context(socket.socket())
+        with server(lambda c: c.sendall(HIT)) as (port, _), Driver(port) as driver:
+            seen = driver.open(asked(), steady(100), seconds=0.1)
+
+    assert seen.codes == {200: 10}
 
 
 def test_a_request_is_whole() -> None:
