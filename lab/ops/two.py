@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from lab.ops import stack
 from lab.ops.image_smoke import ask, docker, until
@@ -69,18 +70,39 @@ def answered(url: str) -> int:
     return int(sum(float(line.rpartition(" ")[2]) for line in lines))
 
 
+def cache_of(url: str) -> dict[str, Any]:
+    report: dict[str, Any] = ask(f"{url}/health/deep")[1]["checks"]["cache"]
+    return report
+
+
 def share_what_they_know() -> None:
-    """What one has answered, the other finds in Redis."""
-    first, second = (
-        subprocess.run(
-            ["curl", "-s", "-o", "/dev/null", "-w", "%header{x-cache}", f"{url}/v1/query-classify", "-d",
-             json.dumps({"text": TEXT}), "-H", "content-type: application/json"],
-            capture_output=True, text=True, check=True,
-        ).stdout
-        for url in URLS
-    )  # fmt: skip
+    """What one has answered, the other finds in Redis, once it was written there."""
+    for url in URLS:
+        until(lambda url=url: cache_of(url)["l2_healthy"], 20, f"{url} reaches Redis")  # type: ignore[misc]
+    first = where_found(URLS[0])
+    until(lambda: cache_of(URLS[0])["l2_size"] >= 1, 20, "the answer stands in Redis")
+    second = where_found(URLS[1])
     assert (first, second) == ("miss", "l2"), (first, second)
     print("asked of one: miss; the same of the other: l2")
+
+
+def where_found(url: str) -> str:
+    """`x-cache` of one query's answer."""
+    body, kind = json.dumps({"text": TEXT}), "content-type: application/json"
+    command = [
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%header{x-cache}",
+        f"{url}/v1/query-classify",
+        "-d",
+        body,
+        "-H",
+        kind,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def stay_while_one_goes(image: str) -> None:
