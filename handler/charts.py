@@ -4,6 +4,7 @@ Nothing is drawn with more than the standard library, so that the tools that use
 work where only the gateway is installed.
 """
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -11,6 +12,7 @@ import msgspec
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 44
+HALF_LETTER = 2.9  # of the small type under bars
 # Told apart by people who do not see red from green (Okabe and Ito 2008), on light and on dark.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00")
 STYLE = (
@@ -98,7 +100,7 @@ def histogram(
     """
     total = sum(counts) or 1
     shares = [count / total for count in counts]
-    top = max(*shares, 1e-9)
+    top = _round_top(max(*shares, 1e-9))
     parts = [_axes(0, 1, 0, top, x_name, "share of queries", True, True)]
     for place, share in enumerate(shares):
         left, right = (_x(edge / len(shares), 0, 1) for edge in (place, place + 1))
@@ -127,7 +129,7 @@ def stacked(
     names    of the parts, from the bottom
     columns  what stands under a bar, and how much of each part there is
     """
-    top = max([sum(parts) for _, parts in columns], default=1) or 1
+    top = _round_top(max([sum(parts) for _, parts in columns], default=1) or 1)
     parts = [_axes(0, 1, 0, top, "", y_name, None, False)]
     width = (WIDTH - LEFT - RIGHT) / max(len(columns), 1)
     every = -(-len(columns) // 10)  # no more labels than can be read
@@ -144,10 +146,11 @@ def stacked(
                 )
             base += amount
         if place % every == 0:
-            middle = f"{LEFT + (place + 0.5) * width:.1f}"
             words = under.split(" ", 1)  # on two lines: a task's name is longer than a bar is wide
+            half = max(map(len, words)) * HALF_LETTER
+            middle = f"{min(LEFT + (place + 0.5) * width, WIDTH - half):.1f}"
             lines = "".join(
-                f'<tspan x="{middle}" y="{HEIGHT - BOTTOM + 12 + 11 * line}">{escape(word)}</tspan>'
+                f'<tspan x="{middle}" y="{HEIGHT - BOTTOM + 15 + 11 * line}">{escape(word)}</tspan>'
                 for line, word in enumerate(words)
             )
             parts.append(f'<text font-size="10" style="font-size:10px" text-anchor="middle">{lines}</text>')
@@ -227,9 +230,19 @@ def _axes(
     return "".join(parts)
 
 
+def _round_top(highest: float) -> float:
+    """Return where an axis from 0 may end, so that its quarters are numbers of two digits."""
+    unit = 10.0 ** math.floor(math.log10(highest))
+    return next(
+        step * unit for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 4.8, 6, 8, 10) if highest <= step * unit
+    )
+
+
 def _tick(value: float, reach: float, percent: bool | None) -> str:
     if percent:
         return f"{value:.{0 if reach > 0.08 else 1}%}"
+    if reach >= 10_000 and value:  # more digits would not fit beside the axis
+        return f"{value / 1e6:g}M" if reach >= 1e6 else f"{value / 1e3:g}k"
     return f"{value:,.{0 if reach > 8 else 2}f}"
 
 

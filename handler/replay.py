@@ -184,12 +184,12 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
   color:light-dark(#1b1b1b,#eee);background:light-dark(#fff,#17191c)}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.2rem}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:1rem;padding:0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(10rem,1fr));gap:1rem;padding:0}
 .figures div{border:1px solid light-dark(#ccc,#444);border-radius:.5rem;padding:.8rem 1rem}
 .figures b{display:block;font-size:1.5rem}
-table{border-collapse:collapse;width:100%}th,td{text-align:right;padding:.25rem .6rem;
+table{border-collapse:collapse;width:100%}th,td{text-align:right;white-space:nowrap;padding:.25rem .6rem;
   border-bottom:1px solid light-dark(#ddd,#3a3d42)}th:first-child,td:first-child{text-align:left}
-td.text{text-align:left;overflow-wrap:anywhere}svg{max-width:100%;height:auto}.wide{overflow-x:auto}
+td.text{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:14rem}svg{max-width:100%;height:auto}.wide{overflow-x:auto}
 small{color:light-dark(#555,#aaa)}
 """
 
