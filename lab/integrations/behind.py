@@ -224,8 +224,7 @@ async def crowd(gateway: Served) -> AsyncIterator[Counter[str]]:
 
 async def flooded(setting: Setting) -> str:
     """More is asked of the gateway than it can answer: its refusals are no user's failures."""
-    few = {"QUEUE_MAX": "8", "QUEUE_MIN": "1", "LANES": "1"}
-    with setting.gateway(**few) as gateway:
+    with setting.gateway(QUEUE_MAX="8", QUEUE_MIN="1", LANES="1") as gateway:
         async with crowd(gateway) as statuses:
             seen = await setting.users(chats(), small_for=None, what="flooded")
         require(statuses["429"], f"it was not flooded: {dict(statuses)}")

@@ -8,6 +8,7 @@ Run in the environment of requirements/ray.txt. Prints a line of JSON a promise.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -47,7 +48,7 @@ sys.modules["classify"] = classify
 spec.loader.exec_module(classify)
 # Workers are sent the recipe itself: they have no file to import it from.
 ray.cloudpickle.register_pickle_by_value(classify)
-classify.BATCH_ROWS = BATCH_ROWS
+RECIPES_BATCH_ROWS, classify.BATCH_ROWS = classify.BATCH_ROWS, BATCH_ROWS
 
 
 class Recorded(classify.Router):
@@ -237,20 +238,53 @@ def linear(work: Work, source: Path, rows: int) -> str:
     )
 
 
-def many(work: Work, rows: int, distinct: int) -> str:
-    """So many rows, of which many come again, in the memory of a few blocks."""
+@contextlib.contextmanager
+def on_cores(cores: Sequence[int]) -> Iterator[None]:
+    """Keep this process, the cluster's and those that they start to these cores."""
+    everything = sorted(os.sched_getaffinity(0))
+    _keep_to(cores)
+    try:
+        yield
+    finally:
+        _keep_to(everything)
+
+
+def _keep_to(cores: Sequence[int]) -> None:
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            for thread in process.threads():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, cores)
+
+
+def many(work: Work, rows: int) -> str:
+    """So many rows, all of them different, in batches of the recipe's size: one router on one core, and two on two.
+
+    The cluster has as many cores as routers: what Ray itself needs is taken from theirs both times.
+    """
     folder = work.folder / "many"
     folder.mkdir()
-    asked = list(islice(texts(9), distinct))
-    for number, first in enumerate(range(0, rows, 50_000)):
-        ids = list(range(first, min(first + 50_000, rows)))
-        block = {"id": ids, "text": [asked[i * 7919 % distinct] for i in ids]}
+    asked = texts(9)
+    for number, first in enumerate(range(0, rows, RECIPES_BATCH_ROWS)):
+        ids = list(range(first, min(first + RECIPES_BATCH_ROWS, rows)))
+        block = {"id": ids, "text": list(islice(asked, len(ids)))}
         pq.write_table(pa.table(block), folder / f"{number:05}.parquet")
-    to, record = work.new()
-    took = run(folder, to, 2, record)
-    whole(to, rows)
-    cpu = sum(row["cpu_s"] for row in recorded(record))
-    return f"{rows} rows ({distinct} distinct), every id once, in {took:.0f} s; {cpu:.0f} s of CPU in the routers"
+    took, cpu = {}, {}
+    classify.BATCH_ROWS = RECIPES_BATCH_ROWS
+    try:
+        for actors in (1, 2):
+            to, record = work.new()
+            with on_cores(sorted(os.sched_getaffinity(0))[:actors]):
+                took[actors] = run(folder, to, actors, record)
+            whole(to, rows)
+            cpu[actors] = sum(row["cpu_s"] for row in recorded(record)) / rows * 1000
+    finally:
+        classify.BATCH_ROWS = BATCH_ROWS
+    return (
+        f"{rows} different rows, every id once: {rows / took[1]:.0f} a second with a router on one core, "
+        f"{rows / took[2]:.0f} with two on two ({took[1] / took[2]:.2f} times); CPU a row {cpu[1]:.2f} and {cpu[2]:.2f} ms"
+    )
 
 
 def main() -> int:
@@ -279,7 +313,7 @@ def main() -> int:
                 "machine-lost": lambda: killed(work, source, rows, cluster, machine=True),
             }
             if options.many:
-                promises["many"] = lambda: many(work, options.many, 50_000)
+                promises["many"] = lambda: many(work, options.many)
             for promise, kept in promises.items():
                 if options.promises and promise not in options.promises:
                     continue
