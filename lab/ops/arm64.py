@@ -7,7 +7,8 @@
 All that is for arm64 runs under qemu's user emulation: the same machine code, on another's instructions.
 What that shows is right answers; of speed it shows nothing. Needs a container engine (with buildx for
 the image), and root where the kernel does not know what to do with such a program: then qemu 8 or newer
-as `qemu-aarch64` or in QEMU_AARCH64. Minutes on a quiet machine; the image takes half an hour.
+as `qemu-aarch64` or in QEMU_AARCH64. Minutes; where no registry
+can be reached, `mmdebstrap` and `arch-test` make the base image of Debian's packages.
 """
 
 import argparse
