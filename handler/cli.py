@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from handler import __version__
@@ -189,9 +190,29 @@ def _classify(settings: Settings, texts: Sequence[str], *, whole: bool, as_json:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return UNUSABLE
     except (ModelError, OSError) as exc:
-        print(f"query-gateway: {exc}", file=sys.stderr)
+        print(f"query-gateway: {_plain(exc)}", file=sys.stderr)
         return FAILED
     return 0
+
+
+def _plain(problem: Exception) -> str:
+    """Return an error in words; of one with a file, the file and what is wrong with it."""
+    if isinstance(problem, OSError) and problem.filename is not None:
+        return f"{problem.filename}: {problem.strerror}"
+    return str(problem)
+
+
+def _require_place(option: str, file: str | None) -> None:
+    """Raise SettingsError where nothing can be written to this file: before the work, not after it."""
+    if not file:
+        return
+    path = Path(file)
+    if path.is_dir():
+        raise SettingsError(f"{option} {file} is a folder; accepted: the name of a file")
+    if not path.absolute().parent.is_dir():
+        raise SettingsError(f"{option} {file}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise SettingsError(f"{option} {file}: it may not be written")
 
 
 def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -204,6 +225,8 @@ def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
     from handler.rows import BadRows
 
     try:
+        _require_place("--out", arguments.out)
+        _require_place("--svg", getattr(arguments, "svg", None))
         router, policy = _load(settings, source=getattr(arguments, "source", None))
         local = LocalRouter(router, policy, lanes=settings.lanes or usable_cpus())
         return (_calibrate if arguments.command == "calibrate" else _replay)(local, settings, arguments)
@@ -211,14 +234,12 @@ def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
         print(f"query-gateway: {exc}", file=sys.stderr)
         return UNUSABLE
     except (Unfit, ModelError, OSError) as exc:
-        print(f"query-gateway: {exc}", file=sys.stderr)
+        print(f"query-gateway: {_plain(exc)}", file=sys.stderr)
         return FAILED
 
 
 def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Namespace) -> int:
     """Choose a threshold by a file of queries, and write it as a policy."""
-    from pathlib import Path
-
     from handler import calibrate
     from handler.wiring import read_policy
 
@@ -276,8 +297,6 @@ def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Nam
 
 def _replay(local: "LocalRouter", settings: Settings, arguments: argparse.Namespace) -> int:
     """Say what would have gone where on a log, and what that saves and risks."""
-    from pathlib import Path
-
     from handler import replay
 
     named = dict(arguments.price)
@@ -301,8 +320,6 @@ def _replay(local: "LocalRouter", settings: Settings, arguments: argparse.Namesp
 
 def _shadow(arguments: argparse.Namespace) -> int:
     """Print what a gateway's shadow would have answered otherwise. It may run elsewhere, with other settings."""
-    from pathlib import Path
-
     from handler.shadow_report import Unreported, fetch, report
 
     key = ""

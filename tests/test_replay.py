@@ -206,3 +206,28 @@ def test_the_command_without_prices_says_which_are_missing(
     assert main(["replay", str(tmp_path / "log.jsonl"), "--price-large", "10"]) == 2
 
     assert "no price for fast" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["replay", "calibrate"])
+@pytest.mark.parametrize(
+    ("place", "told"), [("", "is a folder; accepted: the name of a file"), ("gone/x", "there is no folder")]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_file_is_read(
+    command: str, place: str, told: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+
+    assert main([command, str(tmp_path / "not-read.jsonl"), "--out", str(tmp_path / place)]) == 2
+
+    assert told in capsys.readouterr().err
+
+
+def test_a_log_that_is_not_there_is_named_with_what_is_wrong(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log, out = str(tmp_path / "gone.jsonl"), str(tmp_path / "page.html")
+
+    assert main(["replay", log, "--price-small", "1", "--price-large", "10", "--out", out]) == 1
+
+    assert capsys.readouterr().err == f"query-gateway: {log}: No such file or directory\n"
