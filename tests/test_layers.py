@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -345,3 +346,11 @@ def test_nothing_that_is_made_anew_is_committed() -> None:
     made = re.compile(r"(^|/)(\.venv[^/]*|__pycache__|\.hypothesis|\.pytest_cache|reports|\.state)/|\.pyc$")
 
     assert not [path for path in committed() if made.search(str(path.relative_to(ROOT)))]
+
+
+def test_pytest_passes_over_no_folder_that_holds_tests(pytestconfig: pytest.Config) -> None:
+    passed_over = pytestconfig.getini("norecursedirs")
+    holding = {file.parent.name for file in Path(__file__).parent.rglob("test_*.py")}
+
+    assert {"build", "http", "l2"} <= holding
+    assert not [name for name in holding for form in passed_over if fnmatch(name, form)]
