@@ -76,7 +76,7 @@ def train(arguments: argparse.Namespace) -> None:
     """Learn from a file of outcomes, and write the model folder that serves it."""
     began = time.monotonic()
     out: Path = arguments.out
-    if out.resolve() == SHIPPED.resolve():
+    if out.resolve().is_relative_to(SHIPPED.resolve()):
         raise Refused(
             "--out is models/quantized, the shipped model, which learns from no outcomes; name another"
         )

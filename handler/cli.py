@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that none pays for another.
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -202,17 +203,57 @@ def _plain(problem: Exception) -> str:
     return str(problem)
 
 
-def _require_place(option: str, file: str | None) -> None:
-    """Raise SettingsError where nothing can be written to this file: before the work, not after it."""
+def _require_place(option: str, file: str | None, read: str) -> None:
+    """Raise SettingsError where nothing can be written to this file: before the work, not after it.
+
+    read  the file that is read, which is not to be written over
+    """
     if not file:
         return
     path = Path(file)
+    if path.exists() and Path(read).exists() and path.samefile(read):
+        raise SettingsError(f"{option} {file} is the file that is read; name another")
     if path.is_dir():
         raise SettingsError(f"{option} {file} is a folder; accepted: the name of a file")
     if not path.absolute().parent.is_dir():
         raise SettingsError(f"{option} {file}: there is no folder {path.parent}")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise SettingsError(f"{option} {file}: it may not be written")
+
+
+def _write(file: str, text: str) -> None:
+    """Write a file whole or not at all: a gateway may follow it, and a disk may be full."""
+    path = Path(file).resolve()
+    if path.exists() and not path.is_file():  # a pipe, or standard output
+        path.write_text(text, encoding="utf-8")
+        return
+    half_written = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        half_written.write_text(text, encoding="utf-8")
+        if path.exists():
+            half_written.chmod(path.stat().st_mode & 0o777)
+        half_written.replace(path)
+    finally:
+        half_written.unlink(missing_ok=True)
+
+
+def _picture_file(arguments: argparse.Namespace) -> str | None:
+    """Where `calibrate` draws its curve: as asked, or beside the policy."""
+    if arguments.svg or not arguments.out:
+        return str(arguments.svg) if arguments.svg else None
+    return f"{arguments.out.removesuffix('.toml')}.svg"
+
+
+def _prices(arguments: argparse.Namespace) -> tuple[float, float] | None:
+    """Both prices of `calibrate`, or none. Raises SettingsError."""
+    given = (arguments.price_small, arguments.price_large)
+    if given == (None, None):
+        return None
+    if None in given:
+        raise SettingsError("--price-small and --price-large go together")
+    if not all(math.isfinite(price) and price >= 0 for price in given):
+        raise SettingsError("--price-small and --price-large: accepted: numbers, at least 0")
+    return given
 
 
 def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -225,8 +266,9 @@ def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
     from handler.rows import BadRows
 
     try:
-        _require_place("--out", arguments.out)
-        _require_place("--svg", getattr(arguments, "svg", None))
+        _require_place("--out", arguments.out, arguments.file)
+        if arguments.command == "calibrate":
+            _require_place("--svg", _picture_file(arguments), arguments.file)
         router, policy = _load(settings, source=getattr(arguments, "source", None))
         local = LocalRouter(router, policy, lanes=settings.lanes or usable_cpus())
         return (_calibrate if arguments.command == "calibrate" else _replay)(local, settings, arguments)
@@ -243,9 +285,7 @@ def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Nam
     from handler import calibrate
     from handler.wiring import read_policy
 
-    prices = None
-    if arguments.price_small is not None and arguments.price_large is not None:
-        prices = (arguments.price_small, arguments.price_large)
+    prices = _prices(arguments)
     measured = calibrate.measure(Path(arguments.file), local)
     print(f"{len(measured.needs):,} queries of {arguments.file}, model {local.router.version}", end="")
     print(
@@ -283,14 +323,12 @@ def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Nam
         file = read_policy(settings)
         made = f"by query-gateway calibrate from {len(measured.needs)} queries, model {local.router.version}"
         text = calibrate.policy_text(local.policy, file.need if file else {}, chosen, [made, *found])
-        Path(arguments.out).write_text(text, encoding="utf-8")
+        _write(arguments.out, text)
         print(
             f"written to {arguments.out}; serve it with POLICY_FILE={arguments.out} (and no CONFIDENCE_THRESHOLD)"
         )
-    if picture_file := arguments.svg or (
-        f"{arguments.out.removesuffix('.toml')}.svg" if arguments.out else None
-    ):
-        Path(picture_file).write_text(svg + "\n", encoding="utf-8")
+    if picture_file := _picture_file(arguments):
+        _write(picture_file, svg + "\n")
         print(f"picture in {picture_file}")
     return 0
 
@@ -313,7 +351,7 @@ def _replay(local: "LocalRouter", settings: Settings, arguments: argparse.Namesp
         model=local.router.version,
         texts=not arguments.no_texts,
     )
-    Path(arguments.out).write_text(html, encoding="utf-8")
+    _write(arguments.out, html)
     print(f"\npage in {arguments.out}")
     return 0
 

@@ -34,6 +34,7 @@ NAMED_MAX = 20
 # A row longer than this is no query.
 ROW_BYTES_MAX = 16_000_000
 YEARS = (1970, 2200)
+COMPACT_DATES = (19900101, 21000101)  # 20261126; as seconds they would all be days of 1970
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -175,10 +176,12 @@ def _rows_under_header(text: IO[str]) -> Iterator[tuple[int, Row | str]]:
     delimiter = max(",;\t", key=first.count)
     names = next(csv.reader([first], delimiter=delimiter), [])
     names = [name.strip().lower() for name in names]
-    if not set(names) & {*TEXT, *CONVERSATION}:
-        yield 1, f"a header without a text column; accepted: one of {', '.join((*TEXT, *CONVERSATION))}"
+    if not set(names) & {*TEXT, *CONVERSATION, *BODY}:
+        accepted = ", ".join((*TEXT, *CONVERSATION, *BODY))
+        yield 1, f"a header without a text column; accepted: one of {accepted}"
         return
-    reader = csv.reader(text, delimiter=delimiter)
+    # Strict: a quote that is never closed would take all rows behind it into one cell.
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 2
         try:
@@ -256,7 +259,9 @@ def _conversation(body: Mapping[str, Any]) -> str | None:
         for name in CONVERSATION:
             found = body.get(name)
             if isinstance(found, str) and found.lstrip().startswith("["):
-                found = _decoded(found)
+                # A text may begin so, too.
+                items = _decoded(found)
+                found = items if isinstance(items, list) or name == "messages" else found
             if found is None:
                 continue
             if name == "messages":
@@ -285,19 +290,27 @@ def _number(value: Any) -> float | None:
 
 def _day(when: Any) -> str | None:
     number = _number(when)
+    day: date | None = None
     try:
-        if number is not None:
+        if number is not None and number == int(number) and COMPACT_DATES[0] <= number < COMPACT_DATES[1]:
+            day = date.fromisoformat(str(int(number)))
+        elif number is not None:
             for divisor in (1, 1e3, 1e6, 1e9):  # seconds, and what others write for them
                 day = datetime.fromtimestamp(number / divisor, UTC).date() if number / divisor < 7e9 else None
                 if day is not None:
                     break
         elif isinstance(when, str):
-            day = date.fromisoformat(when) if len(when) == 10 else datetime.fromisoformat(when).date()
+            day = date.fromisoformat(when) if len(when) == 10 else _utc_day(datetime.fromisoformat(when))
         else:
             return None
     except (ValueError, OverflowError, OSError):
         return None
     return day.isoformat() if day is not None and YEARS[0] <= day.year < YEARS[1] else None
+
+
+def _utc_day(when: datetime) -> date:
+    """Return the day in UTC, so that one instant is on one day; without an offset, the day that is written."""
+    return (when.astimezone(UTC) if when.tzinfo else when).date()
 
 
 def _kind(value: Any) -> str:

@@ -45,6 +45,13 @@ class Series:
         )
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows nothing: an operator's key is for the host that was named."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 def fetch(url: str, key: str = "") -> str:
     """What a gateway's `/metrics` says. Raises `Unreported`."""
     if not url.startswith(("http://", "https://")):
@@ -52,7 +59,7 @@ def fetch(url: str, key: str = "") -> str:
     where = f"{url.rstrip('/')}/metrics"
     try:
         request = urllib.request.Request(where, headers={"x-api-key": key} if key else {})
-        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=ANSWER_S) as answer:
             content: bytes = answer.read(METRICS_MAX_BYTES)
     except urllib.error.HTTPError as exc:
         with exc:

@@ -231,3 +231,57 @@ def test_a_log_that_is_not_there_is_named_with_what_is_wrong(
     assert main(["replay", log, "--price-small", "1", "--price-large", "10", "--out", out]) == 1
 
     assert capsys.readouterr().err == f"query-gateway: {log}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("command", ["replay", "calibrate"])
+def test_the_file_that_is_read_is_not_written_over(
+    command: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log = tmp_path / "log.jsonl"
+    log.write_text(line("coding"))
+
+    assert main([command, str(log), "--out", str(log)]) == 2
+
+    assert "is the file that is read" in capsys.readouterr().err
+    assert log.read_text() == line("coding")
+
+
+def test_a_page_that_cannot_be_written_whole_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log, out = tmp_path / "log.jsonl", tmp_path / "page.html"
+    log.write_text(line("coding"))
+    out.write_text("the old page")
+    monkeypatch.setattr(Path, "write_text", _full_disk)
+
+    assert main(["replay", str(log), "--price-small", "1", "--price-large", "10", "--out", str(out)]) == 1
+
+    assert out.read_text() == "the old page"
+    assert [path.name for path in tmp_path.glob(".page*")] == []
+
+
+def _full_disk(path: Path, *_: object, **__: object) -> int:
+    path.touch()
+    raise OSError(28, "No space left on device", str(path))
+
+
+@pytest.mark.parametrize(
+    ("prices", "told"),
+    [
+        (["--price-small", "1"], "go together"),
+        (["--price-small", "-5", "--price-large", "1"], "numbers, at least 0"),
+        (["--price-small", "1", "--price-large", "nan"], "numbers, at least 0"),
+    ],
+)
+def test_prices_of_calibrate_are_refused_as_those_of_replay(
+    prices: list[str], told: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log = tmp_path / "log.jsonl"
+    log.write_text(line("coding") * 30)
+
+    assert main(["calibrate", str(log), "--fast-share", "0.3", *prices]) == 2
+
+    assert told in capsys.readouterr().err

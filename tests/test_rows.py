@@ -174,3 +174,37 @@ def test_a_text_comes_back_as_it_was_written(text: str) -> None:
         (row,) = rows(Path(folder), json.dumps({"text": text}))
 
     assert row.text == text
+
+
+def test_a_quote_that_is_never_closed_is_named_and_swallows_no_rows(tmp_path: Path) -> None:
+    content = "text\n" + "one\n" * 5 + '"two\n' + "three\n" * 5
+
+    assert ":7: no row of CSV" in refusal(tmp_path, content, "rows.csv")
+
+
+def test_a_csv_may_hold_request_bodies(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, 'id,body\n1,"{""input"": ""hi""}"\n', "rows.csv")
+
+    assert "hi" in row.text
+
+
+def test_an_input_that_begins_like_a_list_is_a_text(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, '{"input": "[1,2,3] sort these numbers"}\n')
+
+    assert "sort these numbers" in row.text
+
+
+@pytest.mark.parametrize(
+    ("when", "day"),
+    [
+        ('"20261126"', "2026-11-26"),
+        ("20261126", "2026-11-26"),
+        ('"2026-11-26T23:30:00-08:00"', "2026-11-27"),
+        ('"2026-11-27T07:30:00Z"', "2026-11-27"),
+        ('"2026-11-26T23:30:00"', "2026-11-26"),
+    ],
+)
+def test_one_instant_is_on_one_day(when: str, day: str, tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, f'{{"text": "hi", "time": {when}}}\n')
+
+    assert row.day == day

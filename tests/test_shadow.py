@@ -1,9 +1,11 @@
 """`Shadow`: a second model that scores when there is nothing else to do. On virtual time."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from handler.shadow import (
     WAITING_S,
     Shadow,
 )
+from handler.shadow_report import Unreported, fetch
 from handler.statistics import ShadowStatistics
 from tests import virtual
 from tests.fakes import FakeRouter, VirtualExecutor, WholeGateway
@@ -483,3 +486,28 @@ def test_what_was_compared_is_measured() -> None:
     info = {"name": "other", "version": "other"}
     assert world.whole.telemetry.registry.get_sample_value("query_gateway_shadow_info", info) == 1
     assert world.whole.count("shadow_loaded") == 1
+
+
+def test_an_operators_key_goes_to_no_other_host() -> None:
+    got: list[str | None] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            got.append(self.headers.get("x-api-key"))
+            if self.path == "/metrics":
+                self.send_response(302)
+                self.send_header("location", f"http://localhost:{server.server_port}/other")
+            else:
+                self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(Unreported):
+            fetch(f"http://127.0.0.1:{server.server_port}", "qg_key")
+        server.shutdown()
+
+    assert got == ["qg_key"]

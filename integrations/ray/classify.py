@@ -18,6 +18,8 @@ from handler import LocalRouter
 
 # Rows that are routed at a time: some 2 s of one core.
 BATCH_ROWS = 2048
+# What a router adds to a row; a data set may have no column of such a name.
+ADDED = {"label", "route", "task", "confidence", "need", "reason"}
 
 
 class Router:
@@ -88,6 +90,8 @@ def main() -> None:
         parser.error(
             f"{options.prompts} has no column {options.text}; it has {', '.join(columns) or 'no rows'}"
         )
+    if taken := sorted(set(columns) & ADDED):
+        parser.error(f"{options.prompts} has columns that would be lost: {', '.join(taken)}; rename them")
     write(routed(prompts, options.text, actors, options.model, options.policy_file), options.routes)
 
 
