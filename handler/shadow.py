@@ -23,8 +23,9 @@ from handler.log import Log
 from handler.policy import Decision, Policy, Scores, UnknownTask, decide
 from handler.policy_file import PolicyError
 from handler.query import normalise
+from handler.series import Buckets
 from handler.statistics import ShadowDrop, ShadowStatistics
-from handler.telemetry import Telemetry
+from handler.telemetry import LATENCY_BUCKETS_S
 
 if TYPE_CHECKING:  # the runtime is imported on a thread of its own, while the start goes on
     from handler.model import Router, Run
@@ -72,11 +73,16 @@ class Comparison:
         )
         self.tasks = Counter({(task, same): 0 for task in self.common for same in (True, False)})
         self.changes: Counter[tuple[str, str]] = Counter()
+        self.times = Buckets(LATENCY_BUCKETS_S)
 
-    def compare(self, live: Scores, shadow: Scores) -> None:
-        """Count one query. By task it is compared only where both models know both tasks."""
+    def compare(self, live: Scores, shadow: Scores, took_s: float) -> None:
+        """Count one query. By task it is compared only where both models know both tasks.
+
+        took_s  what the shadow took for it, in seconds
+        """
         ours, other = decide(live, self.live[1]), decide(shadow, self.shadow[1])
         self.routes[ours.label, other.label] += 1
+        self.times.observe(took_s)
         if self._knows(ours) and self._knows(other):
             self.tasks[ours.task, ours.task == other.task] += 1
             if ours.task != other.task:
@@ -98,7 +104,6 @@ class Shadow:
         policy_for: "Callable[[Router], Policy]",
         idle: Callable[[], bool],
         executor: Executor,
-        telemetry: Telemetry,
         log: Log,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -121,7 +126,6 @@ class Shadow:
         self._policy_for = policy_for
         self._idle = idle
         self._executor = executor
-        self._telemetry = telemetry
         self._log = log
         self._now = now
         self._wall = wall
@@ -210,6 +214,8 @@ class Shadow:
             routes=dict(found.routes) if found else {},
             tasks=dict(found.tasks) if found else {},
             changes=dict(found.changes) if found else {},
+            runs=tuple(found.times.counts) if found else (),
+            run_s=found.times.total if found else 0.0,
             dropped=dict(self._dropped),
             trouble=trouble or self.trouble,
         )
@@ -248,8 +254,7 @@ class Shadow:
         began = self._now()
         scoring = partial(_run, comparison.shadow[0], sample.text)
         run = await asyncio.get_running_loop().run_in_executor(self._executor, scoring)
-        self._telemetry.shadow_run(self._now() - began)
-        comparison.compare(sample.scores, run.scores[0])
+        comparison.compare(sample.scores, run.scores[0], self._now() - began)
 
     # What waits.
 

@@ -137,7 +137,12 @@ def _times(found: Series) -> list[str]:
     runs, seconds = found.value("shadow_run_seconds_count"), found.value("shadow_run_seconds_sum")
     if runs and seconds is not None:
         live_s, live = found.value("inference_latency_seconds_sum"), found.value("inference_batch_size_sum")
-        beside = f"; the model in service takes {1000 * live_s / live:.2f} ms" if live_s and live else ""
+        # Of all models since the start, while the shadow's time is of these two alone.
+        beside = (
+            f"; the gateway's own runs, since its start, {1000 * live_s / live:.2f} ms"
+            if live_s and live
+            else ""
+        )
         lines.append(f"time: {1000 * seconds / runs:.2f} ms a query on average{beside}")
     dropped = found.of("shadow_dropped_total", "reason")
     if dropped.total():

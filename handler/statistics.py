@@ -139,6 +139,9 @@ class ShadowStatistics(msgspec.Struct, frozen=True):
     tasks          queries, by the task of the model in service and whether the shadow's is the same one;
                    of tasks that both know
     changes        queries whose tasks are not the same, by both; absent is 0
+    runs           queries, by the bucket of `telemetry.LATENCY_BUCKETS_S` that the shadow's time falls in, and past
+                   them; empty while it does not score
+    run_s          the seconds of all of them
     dropped        queries that were offered and not compared since the start, by reason
     trouble        why it does not score, or not what stands on disk; None while all is well
     """
@@ -153,6 +156,8 @@ class ShadowStatistics(msgspec.Struct, frozen=True):
     routes: Mapping[tuple[str, str], int] = {}
     tasks: Mapping[tuple[str, bool], int] = {}
     changes: Mapping[tuple[str, str], int] = {}
+    runs: tuple[int, ...] = ()
+    run_s: float = 0.0
     dropped: Mapping[ShadowDrop, int] = {}
     trouble: str | None = None
 

@@ -233,15 +233,9 @@ class Telemetry:
 
     def watch_shadow(self, read: Callable[[], ShadowStatistics]) -> None:
         """Declare the series of the shadow, which do not exist without one."""
-        self._shadow_run = self._histogram(
-            "shadow_run_seconds", "Time of a query in the shadow, tokenizing included.", LATENCY_BUCKETS_S
-        )
         self.registry.register(_ShadowCounts(read))
 
     # What happens: called by the stages.
-
-    def shadow_run(self, took_s: float) -> None:
-        self._shadow_run.observe(took_s)
 
     def query(self, wire: Wire, count: int = 1) -> None:
         """Count queries that were asked on a wire."""
@@ -371,7 +365,6 @@ class Histogram(Collector):
     ) -> None:
         self._name, self._text, self._labels = name, text, tuple(labels)
         self._uppers = tuple(map(float, buckets))
-        self._names: list[str] = [floatToGoString(upper) for upper in (*self._uppers, math.inf)]  # type: ignore[no-untyped-call]
         self._series: dict[tuple[str, ...], Buckets] = {}
         self.observe = self.labels().observe if not labels else _none
         registry.register(self)
@@ -384,10 +377,14 @@ class Histogram(Collector):
     def collect(self) -> Iterable[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for values, found in list(self._series.items()):
-            family.add_metric(
-                values, list(zip(self._names, accumulate(found.counts), strict=True)), found.total
-            )
+            family.add_metric(values, _buckets(self._uppers, found.counts), found.total)
         yield family
+
+
+def _buckets(uppers: Sequence[float], counts: Sequence[int]) -> list[tuple[str, int]]:
+    """What `Buckets` counted, as Prometheus has it: how many are at most each upper bound."""
+    names = (floatToGoString(upper) for upper in (*uppers, math.inf))  # type: ignore[no-untyped-call]
+    return list(zip(names, accumulate(counts), strict=True))
 
 
 def _check(labels: tuple[str, ...], values: tuple[str, ...]) -> None:
@@ -618,6 +615,12 @@ class _ShadowCounts(Collector):
         for (live, shadow), count in found.changes.items():
             changes.add_metric([live, shadow], count)
         yield changes
+        times = HistogramMetricFamily(
+            name + "run_seconds", "Time of a query in the shadow, tokenizing included.", labels=[]
+        )
+        if found.runs:
+            times.add_metric([], _buckets(LATENCY_BUCKETS_S, found.runs), found.run_s)
+        yield times
         dropped = CounterMetricFamily(
             name + "dropped",
             "Queries that were offered to the shadow and not compared, by reason.",

@@ -110,7 +110,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
         log=log,
     )
     if settings.shadow_folder is not None:
-        shadow = _shadow(settings, model, batcher, telemetry, log)
+        shadow = _shadow(settings, model, batcher, log)
     gateway = Gateway(
         model=model,
         l1=L1(size_max=settings.cache_l1_size, ttl_s=settings.cache_l1_ttl_sec, now=monotonic),
@@ -147,9 +147,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
     )
 
 
-def _shadow(
-    settings: Settings, model: ModelHolder, batcher: Batcher, telemetry: Telemetry, log: Log
-) -> Shadow:
+def _shadow(settings: Settings, model: ModelHolder, batcher: Batcher, log: Log) -> Shadow:
     def in_force() -> "tuple[Router, Policy] | None":
         return (model.serving.router, model.serving.policy) if model.loaded else None
 
@@ -160,7 +158,6 @@ def _shadow(
         policy_for=model.policy_for,
         idle=lambda: batcher.idle,
         executor=ThreadPoolExecutor(max_workers=1, thread_name_prefix="shadow"),
-        telemetry=telemetry,
         log=log,
     )
 

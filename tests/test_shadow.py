@@ -92,7 +92,6 @@ class World:
             policy_for=holder.policy_for,
             idle=lambda: self.whole.batcher.idle,
             executor=Watched(),
-            telemetry=self.whole.telemetry,
             log=self.whole.log,
             now=loop.time,
             wall=loop.time,
@@ -421,6 +420,42 @@ def test_another_model_in_service_begins_the_counts_anew() -> None:
         world.whole.model.swap(Third())  # type: ignore[arg-type]
 
     assert within(steps).seen().compared == 0
+
+
+def run_times(world: World) -> tuple[float, float]:
+    return world.whole.count("shadow_run_seconds_count"), world.whole.count("shadow_run_seconds_sum")
+
+
+def test_another_shadow_begins_its_time_anew() -> None:
+    async def steps(world: World) -> None:
+        await world.ask("one")
+        await idle()
+        assert run_times(world) == (1, pytest.approx(SHADOW_S))
+        world.shadow.place(OtherRouter(name="better"))  # type: ignore[arg-type]
+
+    assert run_times(within(steps)) == (0, 0)
+
+
+def test_another_model_in_service_begins_the_time_of_the_shadow_anew() -> None:
+    async def steps(world: World) -> None:
+        await world.ask("one")
+        await idle()
+        world.whole.model.swap(Third())  # type: ignore[arg-type]
+
+    assert run_times(within(steps)) == (0, 0)
+
+
+def test_a_run_that_began_beside_another_model_counts_nowhere() -> None:
+    async def steps(world: World) -> None:
+        await world.ask("one")
+        await asyncio.sleep(QUIET_S * 1.1)
+        assert len(world.began) == 1
+        world.whole.model.swap(Third())  # type: ignore[arg-type]
+        await idle()
+
+    world = within(steps)
+
+    assert (world.seen().compared, *run_times(world)) == (0, 0, 0)
 
 
 def test_what_the_model_before_answered_is_not_compared() -> None:

@@ -19,7 +19,7 @@ from handler.statistics import (
     PolicyStatistics,
     ShadowStatistics,
 )
-from handler.telemetry import Telemetry
+from handler.telemetry import LATENCY_BUCKETS_S, Telemetry
 from lab.launch import ROOT
 
 # What a program that imports the gateway may use, and the modules that its story is told in.
@@ -63,6 +63,7 @@ def families() -> list[Metric]:
             routes={("0", "0"): 1},
             tasks={("closed_qa", True): 1},
             changes={("closed_qa", "coding"): 1},
+            runs=(0,) * (len(LATENCY_BUCKETS_S) + 1),
         )
     )
     telemetry.watch_export(
