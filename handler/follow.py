@@ -111,6 +111,10 @@ class Follower:
         """Why what a setting names is not in force as it stands on disk; None when it is, or is not followed."""
         return next((item.trouble for item in self.items if item.setting == setting), None)
 
+    def troubles(self, what: str) -> dict[str, str | None]:
+        """The same by setting, for all of one kind: `what` of `Followed`."""
+        return {item.setting: item.trouble for item in self.items if item.what == what}
+
     def add(self, item: Followed) -> None:
         """Follow one thing more from now on."""
         self.items.append(item)

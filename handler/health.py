@@ -53,6 +53,7 @@ class Health:
         l2 = self._gateway.l2.statistics() if self._gateway.l2 else None
         policy = self._policy()
         shadow = self._shadow()
+        keys = self._follower.troubles("keys")
         healthy = (
             model.loaded
             and model.files == "present"
@@ -60,6 +61,7 @@ class Health:
             and (l2 is None or l2.healthy)
             and (policy is None or policy.error is None)
             and (shadow is None or shadow.error is None)
+            and not any(keys.values())
         )
         return wire.DeepReport(
             status="healthy" if healthy else "degraded",
@@ -69,6 +71,7 @@ class Health:
                 model=model,
                 policy=policy,
                 shadow=shadow,
+                keys=keys,
                 cache=self._cache(l2),
                 batch_processor=wire.BatchCheck(
                     running=batcher.running,

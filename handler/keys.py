@@ -11,7 +11,10 @@ import hmac
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
+# Every request is compared with each; so many bytes are 15,000 digests.
+BYTES_MAX = 1_000_000
 ACCEPTED = "SHA-256 digests (64 hex digits) of keys, separated by commas; `query-gateway key` makes both"
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 _COMMENT = re.compile(r"#.*")
@@ -60,12 +63,9 @@ class Keyring:
 
     def __init__(self, given: str = "", file: str = "") -> None:
         """Raises `ValueError` or `OSError` when there is no key to be had."""
-        self._given = self._digests = read(given)
+        self._given = read(given)
         self._file = Path(file) if file else None
-        self._seen: tuple[int, int, int] | None = None
-        self.refresh()
-        if not self._digests:
-            raise ValueError("it holds no key, so nobody could ask")
+        self._digests = self.load()
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -78,22 +78,28 @@ class Keyring:
             known |= hmac.compare_digest(each, seen)
         return known
 
-    def refresh(self) -> bool:
-        """Read the file again if it has changed; True when it had. Blocks.
+    def load(self) -> tuple[bytes, ...]:
+        """The digests given at the start and those that the file holds now, each once. Blocks.
 
-        Raises `ValueError` or `OSError` when it cannot be read, and keeps what it has:
-        a slip of the pen neither opens the gateway nor locks everybody out.
+        Raises `ValueError` or `OSError` for whatever would stop a start: a file that is not there or cannot be
+        read, that holds something else, or nothing. A slip of the pen neither opens the gateway nor locks
+        everybody out.
         """
-        if self._file is None:
-            return False
-        stat = self._file.stat()
-        seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if seen == self._seen:
-            return False
-        try:
-            text = _decoded(self._file.read_bytes())
-        except UnicodeDecodeError:  # whose message would repeat bytes of the file
-            raise ValueError(f"it is not text in UTF-8; accepted: {ACCEPTED}") from None
-        self._digests = self._given + read(text)
-        self._seen = seen
-        return True
+        digests = self._given
+        if self._file is not None:
+            with open(self._file, "rb") as file:
+                content = file.read(BYTES_MAX + 1)
+            if len(content) > BYTES_MAX:
+                raise ValueError(f"it is over {BYTES_MAX} bytes; accepted: {ACCEPTED}")
+            try:
+                digests += read(_decoded(content))
+            except UnicodeDecodeError:  # whose message would repeat bytes of the file
+                raise ValueError(f"it is not text in UTF-8; accepted: {ACCEPTED}") from None
+        if not digests:
+            raise ValueError("it holds no key, so nobody could ask")
+        return tuple(dict.fromkeys(digests))
+
+    def place(self, digests: tuple[bytes, ...]) -> dict[str, Any]:
+        """Admit the keys of these digests, and no other, from now on. Returns facts for the log."""
+        self._digests = digests
+        return {"keys": len(digests)}

@@ -184,6 +184,24 @@ class Telemetry:
         ).set_function(lambda: read().since)
         self.registry.register(_ModelInService(read))
 
+    def watch_refused(self, trouble: Callable[[str], str | None], keys: Iterable[str]) -> None:
+        """Declare what tells of files that were refused.
+
+        trouble  why what a setting names is not in force; None when it is
+        keys     settings that name files of keys; their series do not exist without one
+        """
+        self._gauge(
+            "model_refused",
+            "1 while the model as it stands on disk was refused, and the one before it is in service.",
+        ).set_function(lambda: trouble("MODEL_PATH") is not None)
+        refused = self._gauge(
+            "keys_refused",
+            "1 while a file of keys as it stands on disk was refused, and those before it are in force.",
+            "setting",
+        )
+        for setting in keys:
+            refused.labels(setting).set_function(lambda setting=setting: trouble(setting) is not None)
+
     def watch_policy(self, read: Callable[[], PolicyStatistics | None]) -> None:
         self.registry.register(_PolicyInForce(read))
 

@@ -279,6 +279,13 @@ class Checks(msgspec.Struct, frozen=True):
     metrics: MetricsCheck
     policy: PolicyCheck | None = None
     shadow: ShadowCheck | None = None
+    keys: Annotated[
+        dict[str, str | None],
+        Meta(
+            description="By the setting that names a file of keys: why it was refused as it stands now, and those "
+            "before it are in force; null when it was not."
+        ),
+    ] = {}
 
 
 class DeepReport(msgspec.Struct, frozen=True):

@@ -126,6 +126,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
     callers = open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
     operators = open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
     follower = Follower(_followed(settings, model, callers, operators), log)
+    telemetry.watch_refused(follower.trouble, keys=follower.troubles("keys"))
     telemetry.watch_policy(lambda: model.policy_statistics(follower.trouble("POLICY_FILE")))
     if shadow is not None:
         telemetry.watch_shadow(partial(_shadow_statistics, shadow, follower))
@@ -219,7 +220,7 @@ def _followed_folder(
 
 
 def _followed_keys(setting: str, path: str, keyring: Keyring) -> Followed:
-    return Followed(setting, "keys", (Path(path),), keyring.refresh, lambda _: {"keys": len(keyring)})
+    return Followed(setting, "keys", (Path(path),), keyring.load, keyring.place)
 
 
 def read_policy(settings: Settings) -> PolicyFile | None:

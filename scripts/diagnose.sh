@@ -112,9 +112,15 @@ if [ $reached = 1 ]; then
         say ok "model $(field .checks.model.version) from $(field .checks.model.path)"
         [ "$(field .checks.model.files)" = present ] ||
             say warn "the model's files are $(field .checks.model.files) since it was loaded" modelnotready
+        [ "$(field .checks.model.error)" = null ] ||
+            say warn "a new model was refused: $(field .checks.model.error)" modelrefused
         ;;
     false) say bad "no model: $(field .checks.model.error)" modelnotready ;;
     esac
+    [ "$(field '.checks.policy.error // empty')" = "" ] ||
+        say warn "the policy was refused: $(field .checks.policy.error)" policyrefused
+    refused=$(field '.checks.keys // {} | to_entries[] | select(.value) | "\(.key): \(.value)"')
+    [ "$refused" = "" ] || say warn "keys were refused: ${refused//$'\n'/; }" keysrefused
     case $(field '"\(.checks.shadow.loaded) \(.checks.shadow.error == null)"') in
     "null "*) ;;
     *" false") say warn "the shadow: $(field .checks.shadow.error)" shadowrefused ;;

@@ -1,13 +1,14 @@
 """Keys: whom a keyring admits, and what it makes of its file."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.keys import Keyring, digest, make, read
+from handler.keys import BYTES_MAX, Keyring, digest, make, read
 
 KEY = b"qg_the-right-one"
 OTHER = b"qg_another"
@@ -104,54 +105,99 @@ def test_a_changed_file_is_read_again() -> None:
     ring, file = filed(hexed(KEY))
 
     rewrite(file, hexed(OTHER))
+    ring.place(ring.load())
 
-    assert ring.refresh()
     assert ring.admits(OTHER)
     assert not ring.admits(KEY)
 
 
-def test_an_unchanged_file_is_not_read_again() -> None:
-    ring, _ = filed(hexed(KEY))
-
-    assert not ring.refresh()
-
-
-def test_an_emptied_file_admits_nobody() -> None:
+@pytest.mark.parametrize("text", ["", "\n", "# team a has left\n"])
+def test_an_emptied_file_keeps_the_old_keys(text: str) -> None:
     ring, file = filed(hexed(KEY))
 
-    rewrite(file, "")
+    rewrite(file, text)
 
-    assert ring.refresh()
+    with pytest.raises(ValueError, match="it holds no key"):
+        ring.load()
+    assert ring.admits(KEY)
+
+
+def test_a_digest_that_is_nobodys_takes_all_keys_back() -> None:
+    ring, file = filed(hexed(KEY))
+
+    rewrite(file, "0" * 64)
+    ring.place(ring.load())
+
     assert not ring.admits(KEY)
+    assert not ring.admits(b"0" * 64)
 
 
-def test_a_slip_in_the_file_keeps_the_old_keys() -> None:
+def test_what_is_read_admits_nobody_before_it_is_placed() -> None:
     ring, file = filed(hexed(KEY))
 
+    rewrite(file, hexed(OTHER))
+    ring.load()
+
+    assert (ring.admits(KEY), ring.admits(OTHER)) == (True, False)
+
+
+def test_a_key_that_is_named_twice_counts_once() -> None:
+    ring, _ = filed(f"{hexed(KEY)}\n{hexed(KEY)}", given=hexed(KEY))
+
+    assert len(ring) == 1
+
+
+def not_a_digest(file: Path) -> None:
     rewrite(file, "not a digest")
 
-    with pytest.raises(ValueError):
-        ring.refresh()
-    assert ring.admits(KEY)
-    assert not ring.admits(b"not a digest")
 
-
-def test_a_file_that_is_gone_keeps_the_old_keys() -> None:
-    ring, file = filed(hexed(KEY))
-
+def gone(file: Path) -> None:
     file.unlink()
 
-    with pytest.raises(FileNotFoundError):
-        ring.refresh()
+
+def a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def unreadable(file: Path) -> None:
+    file.chmod(0)
+    if os.access(file, os.R_OK):
+        pytest.skip("root reads everything")
+
+
+def no_text(file: Path) -> None:
+    file.write_bytes(b"\x80")
+
+
+def too_long(file: Path) -> None:
+    rewrite(file, hexed(OTHER) + " " * BYTES_MAX)
+
+
+def without_end(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("harm", [not_a_digest, gone, a_folder, unreadable, no_text, too_long, without_end])
+def test_a_file_that_would_stop_a_start_keeps_the_old_keys(harm: Callable[[Path], None]) -> None:
+    ring, file = filed(hexed(KEY))
+
+    harm(file)
+
+    with pytest.raises((ValueError, OSError)):
+        ring.load()
     assert ring.admits(KEY)
+    with pytest.raises((ValueError, OSError)):
+        Keyring(file=str(file))
 
 
 def test_keys_given_at_the_start_outlive_the_files() -> None:
     ring, file = filed(hexed(OTHER), given=hexed(KEY))
 
     rewrite(file, "")
+    ring.place(ring.load())
 
-    assert ring.refresh()
     assert (ring.admits(KEY), ring.admits(OTHER)) == (True, False)
 
 

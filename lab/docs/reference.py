@@ -52,6 +52,7 @@ def families() -> list[Metric]:
     telemetry.watch_l2(
         lambda: L2Statistics("redis://cache", None, 0, (), {"reads": 0, "writes": 0}, {}, {}, {}, {})
     )
+    telemetry.watch_refused(lambda setting: None, keys=["API_KEYS_FILE"])
     telemetry.watch_policy(
         lambda: PolicyStatistics("tasks", None, None, 0.7, {"fast": 0.3, "slow": 1.0}, {}, {}, (), None)
     )

@@ -124,6 +124,10 @@ DOCUMENT: dict[str, Command] = {
         r'"version": "[0-9a-f]{12}".*"since": "20.*"files": "present".*"error": null'
     ),
     "docker kill --signal HUP query-gateway": Command(r"query-gateway"),
+    # PolicyRefused, KeysRefused: the stack has no files of its own
+    "curl -s http://localhost:8080/health/deep | jq '.checks.policy.error'": Command(r"null"),
+    "curl -s http://localhost:8080/health/deep | jq '.checks.keys'": Command(r"\{\}"),
+    "docker logs query-gateway 2>&1 | grep -c '\"event\":\"keys_' || true": Command(r"\d"),
     # ShadowRefused, ShadowDisagrees: the stack has none
     "curl -s http://localhost:8080/health/deep | jq '.checks.shadow'": Command(r"null"),
     "docker logs query-gateway 2>&1 | grep -c '\"event\":\"shadow_' || true": Command(r"\d"),

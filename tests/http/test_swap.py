@@ -66,6 +66,7 @@ def test_a_broken_model_is_named_while_the_old_one_goes_on(tmp_path: Path) -> No
         report = model(served)
         assert "model.onnx has sha256" in report["error"]
         assert (report["version"], served.ask("coding").status_code) == (first, 200)
+        assert served.metric("query_gateway_model_refused") == 1
 
 
 def test_a_model_that_is_mended_is_taken_up(tmp_path: Path) -> None:

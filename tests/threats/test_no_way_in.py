@@ -1,6 +1,7 @@
 """Keys, closed doors, and what a gateway says that has none. A real process each."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,6 +111,28 @@ def test_a_key_is_taken_back_without_a_restart(tmp_path: Path) -> None:
 
         eventually(lambda: served.ask("q", **{"x-api-key": CALLER}).status_code == 401, "the old key is out")
         assert served.ask("q", **{"x-api-key": OPERATOR}).status_code == 200
+
+
+def test_an_emptied_file_of_keys_locks_nobody_out(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{hexed(CALLER)}\n")
+    with Served({"API_KEYS_FILE": str(file)}) as served:
+        file.write_text("")
+        served.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "keys_not_loaded" in served.events(), "it is refused")
+
+        report = served.client.get("/health/deep").json()
+        told = next(line for line in served.lines() if line["event"] == "keys_not_loaded")
+        assert served.ask("q", **{"x-api-key": CALLER}).status_code == 200
+        assert (told["level"], told["setting"]) == ("error", "API_KEYS_FILE")
+        assert report["status"] == "degraded"
+        assert report["checks"]["keys"] == {"API_KEYS_FILE": "it holds no key, so nobody could ask"}
+        assert served.metric("query_gateway_keys_refused", setting="API_KEYS_FILE") == 1
+
+        file.write_text(f"{hexed(CALLER)}\n")
+        eventually(
+            lambda: served.metric("query_gateway_keys_refused", setting="API_KEYS_FILE") == 0, "mended"
+        )
 
 
 @pytest.mark.parametrize(
