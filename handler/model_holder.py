@@ -17,8 +17,8 @@ import msgspec
 from handler.errors import ModelError, ModelNotReady
 from handler.follow import Fingerprint, fingerprint
 from handler.log import Log
-from handler.policy import HALF, THRESHOLD, Policy, kept_slow
-from handler.policy_file import PolicyFile, policy_for
+from handler.policy import HALF, THRESHOLD, Policy, UnknownTask, kept_slow
+from handler.policy_file import PolicyError, PolicyFile, policy_for
 from handler.statistics import ModelStatistics, PolicyStatistics
 
 if TYPE_CHECKING:  # the runtime is imported on a thread of its own, while the start goes on
@@ -186,17 +186,35 @@ class ModelHolder:
         """Load the model, trying again every `RETRY_S` seconds until it is in service.
 
         first  a load that was begun before the event loop ran
+
+        Raises what `place` does, and what a bug does, for a model that is there at the start: then the settings
+        are wrong. One that comes later is refused and told like a broken one, since a process that runs goes on.
         """
+        starting = True
         while not self.loaded:
             try:
                 loading = asyncio.wrap_future(first) if first else asyncio.to_thread(self._load)
                 first = None
                 self.place(await loading)
-            except ModelError as exc:
-                if str(exc) != self.reason:  # once per reason, not once per second
-                    self._log.error("model_not_ready", error_type="ModelNotReady", message=str(exc))
-                self.reason = str(exc)
+            except Exception as exc:
+                if starting and not isinstance(exc, ModelError):
+                    raise
+                starting = False
+                why, bug = self._why(exc)
+                if why != self.reason:  # once per reason, not once per second
+                    self._log.error("model_not_ready", error_type="ModelNotReady", error=bug, message=why)
+                self.reason = why
                 await sleep(RETRY_S)
+
+    def _why(self, exc: Exception) -> tuple[str, Exception | None]:
+        """Why a model was refused, for people; with the exception where it is a bug."""
+        if isinstance(exc, ModelError):
+            return str(exc), None
+        if isinstance(exc, UnknownTask):
+            return f"the model in {self.folder} does not fit ROUTE_FAST_TASKS: {exc}", None
+        if isinstance(exc, PolicyError):
+            return f"the model in {self.folder} does not fit POLICY_FILE: {exc}", None
+        return f"{type(exc).__name__} while the model in {self.folder} was loaded", exc
 
 
 def policy_of(

@@ -166,13 +166,72 @@ def test_until_then_the_reason_is_told() -> None:
         _ = holder.serving
 
 
-def test_a_bug_in_loading_ends_the_process_rather_than_being_retried() -> None:
+def test_a_bug_in_loading_at_the_start_ends_the_process_rather_than_being_retried() -> None:
     def load() -> Router:
         raise ZeroDivisionError
 
     holder = ModelHolder(Path("models"), load, Log(io.StringIO()))
 
     with pytest.raises(ZeroDivisionError):
+        asyncio.run(holder.fill(sleep=at_once))
+
+
+def of_other_tasks() -> Router:
+    router = FakeRouter()
+    router.manifest = msgspec.structs.replace(
+        FakeRouter.manifest, tasks=["coding", "planning"], policy={"coding": "slow", "planning": "slow"}
+    )
+    return router  # type: ignore[return-value]
+
+
+def arriving(*models: Router | Exception, **options: Any) -> tuple[ModelHolder, list[dict[str, Any]]]:
+    """A gateway that started without a model, and what it says of those that come then, twice each."""
+    lines = io.StringIO()
+    looks = iter([ModelError("Model file not found: models"), *(model for model in models for _ in range(2))])
+
+    def load() -> Router:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    holder = ModelHolder(Path("models"), load, Log(lines), **options)
+    asyncio.run(holder.fill(sleep=at_once))
+    return holder, [json.loads(line) for line in lines.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "told"),
+    [
+        (
+            of_other_tasks(),
+            {"fast_tasks": ["summarization"]},
+            "the model in models does not fit ROUTE_FAST_TASKS: summarization: not a task of this model",
+        ),
+        (
+            of_other_tasks(),
+            {"policy_file": parse(b"[need]\nsummarization = 0.9", "policy.toml")},
+            "the model in models does not fit POLICY_FILE: policy.toml:2: ",
+        ),
+        (ZeroDivisionError("secret"), {}, "ZeroDivisionError while the model in models was loaded"),
+    ],
+    ids=["fast_tasks", "policy_file", "bug"],
+)
+def test_an_unfit_model_that_comes_after_a_start_without_one_is_refused_and_a_good_one_taken(
+    model: Router | Exception, options: dict[str, Any], told: str
+) -> None:
+    holder, lines = arriving(model, load_fake(), **options)
+
+    assert [line["event"] for line in lines] == ["model_not_ready", "model_not_ready", "model_loaded"]
+    assert lines[1]["message"].startswith(told)
+    assert "secret" not in str(lines)
+    assert holder.version == "fake"
+
+
+def test_an_unfit_model_that_is_there_at_the_start_ends_the_start() -> None:
+    holder = ModelHolder(Path("models"), load_fake, Log(io.StringIO()), fast_tasks=["poetry"])
+
+    with pytest.raises(UnknownTask):
         asyncio.run(holder.fill(sleep=at_once))
 
 

@@ -106,6 +106,21 @@ def test_started_without_a_model_it_answers_503_and_heals_by_itself(tmp_path: Pa
         assert served.metric("query_gateway_model_loaded") == 1
 
 
+def test_a_model_that_comes_later_and_does_not_fit_ends_nothing(tmp_path: Path) -> None:
+    folder, policy = tmp_path / "quantized", tmp_path / "policy.toml"
+    policy.write_text("[need]\npoetry = 0.5\n")
+    environ = {"MODEL_PATH": str(folder), "POLICY_FILE": str(policy)}
+    with Served(environ, wait_for="/health/live") as served:
+        eventually(lambda: "model_not_ready" in served.events(), "there is no model")
+        shutil.copytree(MODEL, tmp_path / "copy")
+        (tmp_path / "copy").rename(folder)
+
+        eventually(lambda: "does not fit POLICY_FILE" in served.ask("q").text, "the misfit is named")
+        policy.write_text("[need]\ncoding = 0.5\n")
+
+        eventually(lambda: served.ask("q").status_code == 200, "the model fits the mended policy")
+
+
 def test_a_broken_model_is_named_until_it_is_mended(tmp_path: Path) -> None:
     folder = tmp_path / "quantized"
     shutil.copytree(MODEL, folder)
