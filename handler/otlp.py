@@ -16,6 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from handler.tracing import Span, Tracer
 GRACE_S = 1.0
 # Nor does an import take so long.
 OPEN_S = 60.0
+MILLISECOND_NS = 1_000_000
 
 _opening = threading.Lock()
 
@@ -65,7 +67,7 @@ class Exporter:
         self._tracer = tracer
         self._opened = opened or _open
         self._resource = resource(export)
-        self._started_ns = time.time_ns()
+        self._starts = Starts(time.time_ns())
         self._pushes: dict[Signal, Push | None] = {}
         self._calls = {signal: aside.OneAtATime(f"push {signal}") for signal in SIGNALS}
         self._counts: Counter[tuple[Signal, ExportOutcome]] = Counter()
@@ -102,7 +104,6 @@ class Exporter:
     async def _keep_on(self, signal: Signal) -> None:
         push, within_s = self._pushes[signal], self._target(signal).timeout_s + GRACE_S
         while push is not None:
-            # Metrics go at once: what is counted later is seen as an increase over this.
             if content := self._content(signal):
                 await self._push(signal, push, content, within_s)
             if signal == "metrics":
@@ -146,7 +147,7 @@ class Exporter:
         """What is to be sent; None where there is nothing."""
         if signal == "metrics":
             try:
-                return (self._resource, self._started_ns, list(self._families()))
+                return (self._resource, self._starts, time.time_ns(), list(self._families()))
             except Exception as exc:  # a bug in a metric is none in an answer
                 self._failed(signal, type(exc).__name__)
                 return None
@@ -248,10 +249,22 @@ def _open(export: Export, signal: Signal, timeout_s: float) -> Push:
         compression=Compression(target.compression),
         session=session,
     )
-    encode = metrics_data if signal == "metrics" else spans_data
+
+    def send(data: Any) -> bool:
+        return bool(exporter.export(data).name == "SUCCESS")
 
     def push(content: Any) -> None:
-        if exporter.export(encode(*content)).name != "SUCCESS":
+        if signal == "traces":
+            sent = send(spans_data(*content))
+        else:
+            who, starts, now_ns, families = content
+            data = metrics_data(who, starts, now_ns, families)
+            zeros = beginnings(data, starts)
+            # A receiver that refuses these, since they are too old for it, say, has the rest all the same.
+            sent = (zeros is None or send(zeros) or session.told.startswith("HTTP 4")) and send(data)
+            if sent:
+                starts.sent(data, now_ns)
+        if not sent:
             raise PushFailed(session.told)
 
     return push
@@ -260,11 +273,92 @@ def _open(export: Export, signal: Signal, timeout_s: float) -> Push:
 # What Prometheus calls a thing, in OpenTelemetry's terms. On threads.
 
 
-def metrics_data(who: dict[str, str], started_ns: int, families: Families) -> Any:
+# What tells a series from all others: its name, and its labels with their values.
+Series = tuple[str, tuple[tuple[str, Any], ...]]
+
+
+class Starts:
+    """Since when each counter and histogram counts: the start of the process, or the push before it was new or fell.
+
+    A receiver that is not told where a series began takes its first value for its beginning, and misses what was
+    counted before that (Prometheus's `increase`, unless it reads start times, which it does not by default).
+    """
+
+    def __init__(self, started_ns: int) -> None:
+        """started_ns  when the process began to count, in nanoseconds since 1970"""
+        self._next_ns = started_ns
+        self._known: dict[Series, tuple[int, float]] = {}
+
+    def of(self, series: Series, count: float) -> int:
+        """When a series that has this count now was 0, in nanoseconds since 1970."""
+        start_ns, before = self._known.get(series, (self._next_ns, 0.0))
+        return start_ns if count >= before else self._next_ns
+
+    def begins(self, series: Series, start_ns: int) -> bool:
+        """Whether the receiver has no point of a series since then."""
+        return self._known.get(series, (0, 0.0))[0] != start_ns
+
+    def sent(self, data: Any, now_ns: int) -> None:
+        """Keep what the receiver has taken, as it was at a time."""
+        self._next_ns = now_ns + MILLISECOND_NS  # time spans of one series may not touch
+        for metric in _metrics(data):
+            for point in _counted(metric):
+                self._known[_series(metric.name, point)] = (point.start_time_unix_nano, _count(point))
+
+
+def beginnings(data: Any, starts: Starts) -> Any:
+    """The points at 0 where series begin that are above it at their first push; None where there are none."""
+    found = []
+    for metric in _metrics(data):
+        points = [
+            _at_zero(point)
+            for point in _counted(metric)
+            if _count(point) and starts.begins(_series(metric.name, point), point.start_time_unix_nano)
+        ]
+        if points:
+            found.append(replace(metric, data=replace(metric.data, data_points=points)))
+    if not found:
+        return None
+    (of_resource,) = data.resource_metrics
+    (scope,) = of_resource.scope_metrics
+    return replace(
+        data, resource_metrics=[replace(of_resource, scope_metrics=[replace(scope, metrics=found)])]
+    )
+
+
+def _metrics(data: Any) -> Sequence[Any]:
+    found: Sequence[Any] = data.resource_metrics[0].scope_metrics[0].metrics
+    return found
+
+
+def _counted(metric: Any) -> Sequence[Any]:
+    """The points of what counts, and none of a gauge."""
+    found: Sequence[Any] = metric.data.data_points
+    return found if hasattr(metric.data, "aggregation_temporality") else ()
+
+
+def _series(name: str, point: Any) -> Series:
+    return name, tuple(point.attributes.items())
+
+
+def _count(point: Any) -> float:
+    return float(point.count if hasattr(point, "count") else point.value)
+
+
+def _at_zero(point: Any) -> Any:
+    # Not at the start itself, which would say that the start is not known.
+    at = {"time_unix_nano": point.start_time_unix_nano + MILLISECOND_NS}
+    if hasattr(point, "count"):
+        return replace(point, count=0, sum=0.0, bucket_counts=[0] * len(point.bucket_counts), **at)
+    return replace(point, value=0.0, **at)
+
+
+def metrics_data(who: dict[str, str], starts: Starts, now_ns: int, families: Families) -> Any:
     """Everything measured as OpenTelemetry's `MetricsData`.
 
-    who         the resource's attributes
-    started_ns  since when counters count, since 1970
+    who     the resource's attributes
+    starts  since when counters count
+    now_ns  when the families were read, in nanoseconds since 1970
 
     Names stay as they are on `/metrics`, `_total` included: receivers that add suffixes by Prometheus's
     rules find them there, and those that do not store what dashboards ask for.
@@ -273,7 +367,6 @@ def metrics_data(who: dict[str, str], started_ns: int, families: Families) -> An
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-    now_ns = time.time_ns()
     cumulative = sdk.AggregationTemporality.CUMULATIVE
     metrics = []
     for family in families:
@@ -282,13 +375,18 @@ def metrics_data(who: dict[str, str], started_ns: int, families: Families) -> An
         if family.type == "counter":
             name += "_total"
             points = [
-                sdk.NumberDataPoint(sample.labels, started_ns, now_ns, float(sample.value))
+                sdk.NumberDataPoint(
+                    sample.labels,
+                    starts.of((name, tuple(sample.labels.items())), sample.value),
+                    now_ns,
+                    float(sample.value),
+                )
                 for sample in family.samples
                 if sample.name == name
             ]
             data = sdk.Sum(points, cumulative, is_monotonic=True)
         elif family.type == "histogram":
-            data = sdk.Histogram(_histograms(family, started_ns, now_ns), cumulative)
+            data = sdk.Histogram(_histograms(family, starts, now_ns), cumulative)
         else:
             points = [
                 sdk.NumberDataPoint(sample.labels, 0, now_ns, float(sample.value))
@@ -308,7 +406,7 @@ def unit(name: str) -> str:
     return "s" if bare.endswith("_seconds") else "By" if bare.endswith("_bytes") else ""
 
 
-def _histograms(family: Any, started_ns: int, now_ns: int) -> list[Any]:
+def _histograms(family: Any, starts: Starts, now_ns: int) -> list[Any]:
     """A histogram's points: Prometheus counts what is at most a bound, OpenTelemetry what is between two."""
     from opentelemetry.sdk.metrics.export import HistogramDataPoint
 
@@ -330,7 +428,7 @@ def _histograms(family: Any, started_ns: int, now_ns: int) -> list[Any]:
         points.append(
             HistogramDataPoint(
                 attributes=dict(key),
-                start_time_unix_nano=started_ns,
+                start_time_unix_nano=starts.of((family.name, key), counts[-1]),
                 time_unix_nano=now_ns,
                 count=counts[-1],
                 sum=sums[key],

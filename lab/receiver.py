@@ -159,6 +159,20 @@ class Receiver:
                 newest[instance, tuple(sorted(point.labels.items()))] = point
         return sum(point.value for point in newest.values())
 
+    def increase(self, name: str, **labels: str) -> float:
+        """What Prometheus sees a name's series with these labels grow by: from each point to the next of its series.
+
+        A series' first point is no increase, since Prometheus by default takes no account of when it began.
+        """
+        grown, before = 0.0, dict[tuple[str, Labels], float]()
+        for point in sorted(self.points(), key=lambda point: point.time_ns):
+            if point.name == name and labels.items() <= point.labels.items():
+                series = (point.resource["service.instance.id"], tuple(sorted(point.labels.items())))
+                last = before.get(series, point.value)
+                grown += point.value - last if point.value >= last else point.value
+                before[series] = point.value
+        return grown
+
     def spans(self) -> list[Any]:
         return [
             span

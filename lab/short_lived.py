@@ -149,21 +149,27 @@ def main() -> int:
         def counted() -> float:
             return receiver.total(ANSWERS, status="success")
 
+        def grown() -> float:
+            return receiver.increase(ANSWERS, status="success")
+
         def spans() -> int:
             return sum(span.name == "query" for span in receiver.spans())
 
         try:  # the collector passes on in its own time
             eventually(
-                lambda: counted() >= saw and spans() >= traced, "all of it has arrived", within_s=ARRIVES_S
+                lambda: counted() >= saw and grown() >= saw and spans() >= traced,
+                "all of it has arrived",
+                within_s=ARRIVES_S,
             )
         except AssertionError as late:
             print(late)
         others = [other for one in lives for other in one.seen.others]
         print(
-            f"\nthrough {through}: {counted():.0f} of {saw} answers counted, {spans()} of {traced} traced queries; "
+            f"\nthrough {through}: {counted():.0f} of {saw} answers counted, {grown():.0f} as an increase, "
+            f"{spans()} of {traced} traced queries; "
             f"a scrape every {SCRAPE_S:g} s had seen {sum(one.scraped for one in lives):.0f}"
         )
-        whole = counted() == saw and spans() == traced
+        whole = counted() == grown() == saw and spans() == traced
     if others:
         print(f"the callers saw besides: {', '.join(others)}")
     return 0 if whole and not others and all(one.code == 0 for one in lives) else 1

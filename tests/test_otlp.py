@@ -4,18 +4,21 @@ import asyncio
 import io
 import re
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import certifi
+import msgspec
 import pytest
 
 from handler import otlp
 from handler.log import Log
 from handler.otel import Export, Signal
-from handler.otlp import Exporter, PushFailed
+from handler.otlp import Exporter, PushFailed, Starts
 from handler.settings import from_env
+from handler.statistics import ShadowStatistics
 from handler.telemetry import Telemetry
 from handler.tracing import Tracer
 from handler.wiring import assemble
@@ -37,7 +40,7 @@ def export(url: str, **given: str) -> Export:
 def push(url: str, telemetry: Telemetry, signal: Signal = "metrics", **given: str) -> None:
     """One push of everything measured, over HTTP."""
     wanted = export(url, **given)
-    content = (otlp.resource(wanted), 1, telemetry.families())
+    content = (otlp.resource(wanted), Starts(1), time.time_ns(), telemetry.families())
     target = wanted.target(signal)
     assert target is not None
     otlp._open(wanted, signal, target.timeout_s)(content)
@@ -107,6 +110,114 @@ def test_counters_and_histograms_count_from_the_start_on() -> None:
     assert all(point.metric.sum.is_monotonic for point in counted if point.kind == "sum")
 
 
+# When counts began: Prometheus sees no increase in a series' first point
+
+
+class Pushing:
+    """Pushes a telemetry to a receiver whenever it is told to, as one process would."""
+
+    def __init__(self, receiver: Receiver, telemetry: Telemetry) -> None:
+        wanted = export(receiver.url)
+        self.receiver, self.telemetry = receiver, telemetry
+        self.who, self.starts = otlp.resource(wanted), Starts(time.time_ns() - 10**9)
+        self.send = otlp._open(wanted, "metrics", 5.0)
+
+    def push(self) -> None:
+        self.send((self.who, self.starts, time.time_ns(), self.telemetry.families()))
+
+    def points(self, name: str, **labels: str) -> list[Point]:
+        return [
+            point
+            for point in self.receiver.points()
+            if point.name == name and labels.items() <= point.labels.items()
+        ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["query_gateway_requests_total", "query_gateway_request_latency_seconds"],
+    ids=["counter", "histogram"],
+)
+def test_what_was_counted_before_the_first_push_is_an_increase(name: str) -> None:
+    with Receiver() as receiver:
+        pushing = Pushing(receiver, Telemetry())
+        for _ in range(5):
+            pushing.telemetry.succeeded(0.001, (), hit=False)
+        pushing.push()
+        pushing.push()
+
+        assert receiver.increase(name) == 5
+        assert [point.value for point in pushing.points(name) if point.labels.get("status") != "error"] == [
+            0,
+            5,
+            5,
+        ]
+
+
+def test_a_series_that_comes_later_begins_at_0_after_the_push_before_it() -> None:
+    name = "query_gateway_classifications_total"
+    with Receiver() as receiver:
+        pushing = Pushing(receiver, Telemetry())
+        pushing.push()
+        before_ns = time.time_ns()
+        pushing.telemetry.answered("0", "closed_qa", 0.9)
+        pushing.push()
+        began, counted = pushing.points(name)
+
+        assert receiver.increase(name) == 1
+    assert (began.value, counted.value) == (0, 1)
+    assert began.start_ns == counted.start_ns < began.time_ns < counted.time_ns
+    assert pushing.starts.of((name, (("label", "0"), ("task", "closed_qa"))), 1) < before_ns
+
+
+def test_a_count_that_begins_anew_gets_a_start_of_its_own_and_a_point_at_0() -> None:
+    name = "query_gateway_shadow_routes_total"
+    telemetry = Telemetry()
+    seen = ShadowStatistics(loaded=True, path="m", share=1.0, routes={("0", "0"): 5})
+    telemetry.watch_shadow(lambda: seen)
+    with Receiver() as receiver:
+        pushing = Pushing(receiver, telemetry)
+        pushing.push()
+        seen = msgspec.structs.replace(seen, routes={("0", "0"): 2})
+        pushing.push()
+        points = pushing.points(name)
+
+        assert receiver.increase(name) == 7
+    assert [point.value for point in points] == [0, 5, 0, 2]
+    assert points[1].time_ns < points[2].start_ns == points[3].start_ns < points[2].time_ns
+
+
+def test_a_push_that_was_not_taken_begins_nothing() -> None:
+    with Receiver() as receiver:
+        pushing = Pushing(receiver, Telemetry())
+        pushing.telemetry.succeeded(0.001, (), hit=False)
+        receiver.status = 404
+        with pytest.raises(PushFailed, match="HTTP 404"):
+            pushing.push()
+        receiver.status = 200
+        pushing.push()
+
+        assert receiver.increase("query_gateway_requests_total") == 1
+
+
+def test_a_receiver_that_refuses_where_series_begin_gets_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Receiver() as receiver:
+        pushing = Pushing(receiver, Telemetry())
+        pushing.telemetry.succeeded(0.001, (), hit=False)
+        taken = receiver._take
+
+        def only_the_second(path: str, headers: dict[str, str], body: bytes) -> None:
+            receiver.status = 200 if receiver.headers else 400
+            taken(path, headers, body)
+
+        monkeypatch.setattr(receiver, "_take", only_the_second)
+        pushing.push()
+
+        assert receiver.total("query_gateway_requests_total") == 1
+
+
 def test_what_is_not_known_is_not_sent() -> None:
     telemetry = Telemetry()
     telemetry._gauge("unknown", "Not a number.").set(float("nan"))
@@ -154,7 +265,7 @@ def test_a_receiver_is_trusted_by_the_authorities_that_an_operator_names(
         with pytest.raises(PushFailed, match="SSLError"):
             push(receiver.url, Telemetry(), OTEL_EXPORTER_OTLP_TIMEOUT="500")
 
-        assert len(receiver.pushes("metrics")) == 1
+        assert receiver.pushes("metrics")
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, "HTTP 401"), (404, "HTTP 404"), (302, "HTTP 302")])
@@ -170,7 +281,7 @@ def test_a_push_to_nobody_says_so() -> None:
     wanted = export("http://127.0.0.1:9")
 
     with pytest.raises(PushFailed, match="ConnectionError"):
-        otlp._open(wanted, "metrics", 0.2)((otlp.resource(wanted), 1, []))
+        otlp._open(wanted, "metrics", 0.2)((otlp.resource(wanted), Starts(1), 2, []))
 
 
 # The exporter's life, with a push that a test makes

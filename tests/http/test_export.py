@@ -45,6 +45,7 @@ def test_an_instance_that_ends_under_load_leaves_its_counters_whole() -> None:
         seen = Counter(outcomes)
         assert set(seen) == {"200"}
         assert receiver.total("query_gateway_requests_total", status="success") == seen["200"]
+        assert receiver.increase("query_gateway_requests_total", status="success") == seen["200"]
         assert receiver.total("query_gateway_request_latency_seconds") == seen["200"]
         assert receiver.total("query_gateway_classifications_total") == seen["200"]
         # Two at least: of a single one no rate can be made.

@@ -14,10 +14,13 @@ WHOLE = Life(1.0, 0, Seen(3, 0, []), 0.0)
 class Counted(Receiver):
     """A receiver to which so many answers came."""
 
-    answers = 3.0
+    answers = grown = 3.0
 
     def total(self, name: str, **labels: str) -> float:
         return self.answers
+
+    def increase(self, name: str, **labels: str) -> float:
+        return self.grown
 
 
 @pytest.fixture
@@ -48,3 +51,12 @@ def test_it_fails_unless_all_is_counted_once(
     monkeypatch.setattr(short_lived, "live", lambda url, seconds: life)
 
     assert short_lived.main() == code
+
+
+def test_it_fails_where_an_answer_is_counted_that_increased_nothing(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(short_lived, "live", lambda url, seconds: WHOLE)
+    monkeypatch.setattr(Counted, "grown", 2.0)
+
+    assert short_lived.main() == 1
