@@ -2,11 +2,17 @@
 
 import asyncio
 import hashlib
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from handler.offline import LocalRouter
 from handler.settings import WIRES
 from handler.wires import endpoints
 from lab.integrations import __main__ as runner
@@ -16,6 +22,7 @@ from lab.integrations.checks import Broken, NotHere, Table, Verdict, chosen
 from lab.integrations.models import Received
 from lab.integrations.recipes import ADDRESSES, KEY_IN_RECIPE, PROXIES, RECIPES, Ports, rendered
 from lab.integrations.traffic import CLAIMS, FORGED, REQUESTS, broken, chats
+from lab.launch import MODEL
 
 README = (RECIPES / "README.md").read_text()
 
@@ -32,6 +39,58 @@ def test_every_file_of_a_recipe_is_linked_from_the_table() -> None:
     files = {str(path.relative_to(RECIPES)) for path in RECIPES.glob("*/*") if path.suffix != ".pyc"}
 
     assert {file for file in files if "__pycache__" not in file} == linked
+
+
+@pytest.fixture
+def ray_recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Ray's recipe, with something in the place of Ray, which is not installed here."""
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    spec = importlib.util.spec_from_file_location("ray_recipe", RECIPES / "ray/classify.py")
+    assert spec is not None
+    assert spec.loader is not None
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    monkeypatch.setattr("sys.argv", ["classify.py", "prompts", "routes", "--actors", "1"])
+    monkeypatch.setattr(recipe, "write", MagicMock())
+    return recipe
+
+
+def read_as(recipe: Any, *columns: str) -> None:
+    """Let the recipe's data set have these columns."""
+    recipe.read = lambda path, kind: SimpleNamespace(
+        schema=lambda: SimpleNamespace(names=list(columns)), map_batches=MagicMock()
+    )
+
+
+@pytest.mark.parametrize(
+    "taken", [["label"], ["route"], ["task"], ["confidence"], ["need"], ["label", "reason"]]
+)
+def test_rays_recipe_refuses_a_data_set_whose_columns_it_would_write_over(
+    taken: list[str], ray_recipe: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_as(ray_recipe, "text", *taken)
+
+    with pytest.raises(SystemExit) as ended:
+        ray_recipe.main()
+
+    assert ended.value.code == 2
+    assert (
+        f"prompts has columns that would be lost: {', '.join(taken)}; rename them" in capsys.readouterr().err
+    )
+    ray_recipe.write.assert_not_called()
+
+
+def test_rays_recipe_writes_a_data_set_of_other_columns(ray_recipe: Any) -> None:
+    read_as(ray_recipe, "text", "labels", "id")
+
+    ray_recipe.main()
+
+    ray_recipe.write.assert_called_once()
+
+
+def test_rays_recipe_knows_every_column_that_a_router_adds(ray_recipe: Any) -> None:
+    assert LocalRouter.open(MODEL).classify_many(["a"]).keys() == ray_recipe.ADDED
 
 
 @pytest.mark.parametrize("name", PROXIES)

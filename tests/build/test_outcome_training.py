@@ -231,11 +231,19 @@ def test_a_bad_row_is_named_by_its_line_before_anything_is_computed(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_shipped_model_is_never_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = rows_of(tmp_path / "rows.jsonl")
+@pytest.mark.parametrize("out", ["shipped", "shipped/mine", "link", "link/mine", "shipped/../shipped/mine"])
+def test_nothing_is_written_into_the_shipped_model(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, shipped = rows_of(tmp_path / "rows.jsonl"), make_toy(tmp_path / "shipped")
+    (tmp_path / "link").symlink_to(shipped)
+    monkeypatch.setattr(command, "SHIPPED", shipped)
+    before = sorted(shipped.iterdir())
 
     with pytest.raises(SystemExit, match="--out is models/quantized"):
-        run(monkeypatch, "train", "--outcomes", str(rows), "--out", str(command.SHIPPED))
+        run(monkeypatch, "train", "--outcomes", str(rows), "--out", str(tmp_path / out))
+
+    assert sorted(shipped.iterdir()) == before
 
 
 def test_a_folder_of_somebody_elses_is_never_written_over(
