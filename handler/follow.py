@@ -7,7 +7,7 @@ cannot be read is told once, and the old one stays. Knows nothing of what the fi
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,10 @@ class Followed:
     load     reads it all again, on a thread; raises when it cannot be taken up
     place    puts what was read in force, on the event loop, and returns what the log should say of
              it; raises when it does not fit
-    first    whether the first reading is to be made too; else it is the caller's
     refuses  exceptions of `load` and `place` whose message is for the operator; others are bugs
     trouble  why what stands on disk is not in force; None when it is
+    taken    what `paths` looked like before what is in force was read; empty where nothing was read yet, and
+             None: as they look now
     """
 
     setting: str
@@ -70,14 +71,13 @@ class Followed:
     load: Callable[[], Any]
     place: Callable[[Any], dict[str, Any]]
     refuses: tuple[type[Exception], ...] = (OSError, ValueError)
-    first: bool = False
     trouble: str | None = None
-    taken: Fingerprint = field(init=False)
+    taken: Fingerprint | None = None
     retry_at: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        # Before the first reading: what changes meanwhile is read again.
-        self.taken = () if self.first else self.look()
+        if self.taken is None:
+            self.taken = self.look()
 
     def look(self) -> Fingerprint:
         return tuple(fingerprint(path) for path in self.paths)
@@ -102,6 +102,7 @@ class Follower:
         self._in_thread = in_thread
         self._calls = {item.setting: OneAtATime(f"follow {item.setting}") for item in self.items}
         self._nudged = asyncio.Event()
+        self._under_way: dict[str, asyncio.Task[bool]] = {}
 
     def nudge(self) -> None:
         """Look at once, and try again what was refused: SIGHUP."""
@@ -122,23 +123,42 @@ class Follower:
 
     async def run(self) -> None:
         """Follow for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._nudged.wait()
-            except TimeoutError:
-                pass
-            nudged = self._nudged.is_set()
-            self._nudged.clear()
-            await self.look(nudged=nudged)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await self._nudged.wait()
+                except TimeoutError:
+                    pass
+                nudged = self._nudged.is_set()
+                self._nudged.clear()
+                await self.look(nudged=nudged)
+        finally:
+            for task in self._under_way.values():
+                task.cancel()
 
     async def look(self, *, nudged: bool = False) -> None:
-        """Take up whatever has changed. Raises nothing for what is on disk."""
-        news = await asyncio.gather(*(self._look_at(item, nudged) for item in self.items))
-        # A model and the policy that fits it may come at once: what fitted nothing before may fit now.
-        for item in self.items if any(news) else ():
-            if item.trouble is not None:
-                await self._take(item)
+        """Take up whatever has changed. Raises nothing for what is on disk.
+
+        What takes longer than the next look is left under way: it keeps no other from being looked at.
+        """
+        begun = [self._begin(item, self._look_at(item, nudged)) for item in self._resting()]
+        while begun:
+            await asyncio.wait(begun, timeout=LOOK_S)
+            done = {setting: task for setting, task in self._under_way.items() if task.done()}
+            for setting in done:
+                del self._under_way[setting]
+            news = [task.result() for task in done.values()]  # of all, or an error of one would be lost
+            # A model and the policy that fits it may come at once: what fitted nothing before may fit now.
+            troubled = [item for item in self._resting() if item.trouble is not None] if any(news) else []
+            begun = [self._begin(item, self._take(item)) for item in troubled]
+
+    def _resting(self) -> list[Followed]:
+        return [item for item in self.items if item.setting not in self._under_way]
+
+    def _begin(self, item: Followed, work: Coroutine[Any, Any, bool]) -> "asyncio.Task[bool]":
+        task = self._under_way[item.setting] = asyncio.create_task(work)
+        return task
 
     async def _look_at(self, item: Followed, nudged: bool) -> bool:
         """Whether something new is in force."""

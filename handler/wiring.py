@@ -18,7 +18,7 @@ from handler import aside, policy_file, redis_url
 from handler.batching import Batcher, Plan
 from handler.cache import L1
 from handler.errors import ModelError
-from handler.follow import Followed, Follower
+from handler.follow import Fingerprint, Followed, Follower, fingerprint
 from handler.gateway import Gateway
 from handler.health import Health
 from handler.keys import Keyring
@@ -77,6 +77,7 @@ class Parts(msgspec.Struct, frozen=True):
 def assemble(settings: Settings, log: Log) -> Parts:
     """Put a gateway together; nothing runs yet. Raises `SettingsError` when settings do not fit together."""
     telemetry = Telemetry()
+    looks = _look_first(settings)
     shadow: Shadow | None = None
 
     def placed(serving: Serving) -> None:
@@ -125,7 +126,7 @@ def assemble(settings: Settings, log: Log) -> Parts:
     telemetry.watch_model(model.statistics)
     callers = open_keyring("API_KEYS", settings.api_keys, settings.api_keys_file)
     operators = open_keyring("OPS_KEYS", settings.ops_keys, settings.ops_keys_file)
-    follower = Follower(_followed(settings, model, callers, operators), log)
+    follower = Follower(_followed(settings, looks, model, callers, operators), log)
     telemetry.watch_refused(follower.trouble, keys=follower.troubles("keys"))
     telemetry.watch_policy(lambda: model.policy_statistics(follower.trouble("POLICY_FILE")))
     if shadow is not None:
@@ -167,29 +168,60 @@ def _shadow_statistics(shadow: Shadow, follower: Follower) -> ShadowStatistics:
     return shadow.statistics(follower.trouble("SHADOW_MODEL_PATH"))
 
 
+def _look_first(settings: Settings) -> dict[str, Fingerprint]:
+    """What the files that are followed look like before they are read: what changes meanwhile is read again."""
+    paths = [path for path in (settings.policy_file, settings.api_keys_file, settings.ops_keys_file) if path]
+    if not paths:
+        return {}
+    try:
+        return aside.within(lambda: {path: (fingerprint(Path(path)),) for path in paths}, KEYS_READ_S, "look")
+    except aside.TookTooLong:
+        return dict.fromkeys(paths, ())  # whoever reads it says what is wrong
+
+
 def _followed(
-    settings: Settings, model: ModelHolder, callers: Keyring | None, operators: Keyring | None
+    settings: Settings,
+    looks: dict[str, Fingerprint],
+    model: ModelHolder,
+    callers: Keyring | None,
+    operators: Keyring | None,
 ) -> list[Followed]:
     """What may change on disk while we serve."""
     found = []
     if path := settings.policy_file:
         load = partial(_read_policy, settings)
-        found.append(Followed("POLICY_FILE", "policy", (Path(path),), load, model.place_policy))
-    if callers is not None and (path := settings.api_keys_file):
-        found.append(_followed_keys("API_KEYS_FILE", path, callers))
-    if operators is not None and (path := settings.ops_keys_file):
-        found.append(_followed_keys("OPS_KEYS_FILE", path, operators))
+        found.append(
+            Followed("POLICY_FILE", "policy", (Path(path),), load, model.place_policy, taken=looks[path])
+        )
+    for setting, path, keyring in (
+        ("API_KEYS_FILE", settings.api_keys_file, callers),
+        ("OPS_KEYS_FILE", settings.ops_keys_file, operators),
+    ):
+        if keyring is not None and path:
+            found.append(
+                Followed(setting, "keys", (Path(path),), keyring.load, keyring.place, taken=looks[path])
+            )
     return found
 
 
 def followed_model(settings: Settings, model: ModelHolder) -> Followed:
-    """The model on disk, once there is one in service: the next is verified and proven, then swapped in."""
-    return _followed_folder("MODEL_PATH", "model", settings.model_folder, settings, model, model.swap)
+    """The model on disk, once there is one in service: the next is verified and proven, then swapped in. Blocks."""
+    from handler.model import read_manifest
+
+    folder = settings.model_folder
+    followed = _followed_folder("MODEL_PATH", "model", folder, settings, model, model.swap, taken=None)
+    try:
+        same = read_manifest(folder) == model.serving.router.manifest
+    except ModelError:
+        same = False
+    if not same:  # it has changed since the one in service was read
+        followed.taken = ()
+    return followed
 
 
 def followed_shadow(settings: Settings, folder: Path, model: ModelHolder, shadow: Shadow) -> Followed:
     """The shadow on disk, its first reading included: no query waits for it, or minds that there is none."""
-    return _followed_folder("SHADOW_MODEL_PATH", "shadow", folder, settings, model, shadow.place, first=True)
+    return _followed_folder("SHADOW_MODEL_PATH", "shadow", folder, settings, model, shadow.place, taken=())
 
 
 def _followed_folder(
@@ -200,7 +232,7 @@ def _followed_folder(
     model: ModelHolder,
     place: "Callable[[Router], dict[str, Any]]",
     *,
-    first: bool = False,
+    taken: Fingerprint | None,
 ) -> Followed:
     # By then every query that began with the old model was answered, or its time was over.
     freed_s = settings.request_timeout_ms / 1000 + FREED_S
@@ -216,11 +248,7 @@ def _followed_folder(
         loop.call_later(freed_s, aside.start, give_memory_back, "give memory back")
         return facts
 
-    return Followed(setting, what, (folder,), load, put, (ModelError, PolicyError, UnknownTask), first=first)
-
-
-def _followed_keys(setting: str, path: str, keyring: Keyring) -> Followed:
-    return Followed(setting, "keys", (Path(path),), keyring.load, keyring.place)
+    return Followed(setting, what, (folder,), load, put, (ModelError, PolicyError, UnknownTask), taken=taken)
 
 
 def read_policy(settings: Settings) -> PolicyFile | None:

@@ -8,9 +8,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from handler.follow import LOOK_S, RETRY_S, Followed, Follower, fingerprint
+import pytest
+
+from handler import wiring
+from handler.aside import TookTooLong
+from handler.follow import LOAD_WITHIN_S, LOOK_S, RETRY_S, Followed, Follower, fingerprint
+from handler.keys import Keyring, digest
 from handler.log import Log
+from handler.model_holder import ModelHolder
+from handler.settings import from_env
 from tests import virtual
+from tests.models import LIMITS, change, make_toy
 
 
 async def at_once(work: Callable[[], Any]) -> Any:
@@ -207,6 +215,68 @@ def test_a_change_between_the_first_look_and_the_first_reading_is_not_missed(tmp
     world.followed(lambda: asyncio.sleep(LOOK_S * 1.01))
 
     assert world.word == "changed meanwhile"
+
+
+def test_what_hangs_keeps_nothing_else_from_being_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    world, hanging = World(tmp_path), World(tmp_path / "other").item
+    hanging.setting = "HANGING_FILE"
+
+    async def in_thread(call: Callable[[], Any]) -> Any:
+        if call == hanging.load:
+            await asyncio.sleep(LOAD_WITHIN_S)
+            raise TookTooLong("no answer")
+        return call()
+
+    world.follower = Follower([hanging, world.item], Log(world.lines), in_thread=in_thread)
+    seen = []
+
+    async def steps() -> None:
+        hanging.paths[0].write_text("another")
+        for word in ("another", "a third", "a fourth"):
+            world.path.write_text(word)
+            await asyncio.sleep(LOOK_S * 2.01)
+            seen.append(world.word)
+        await asyncio.sleep(LOAD_WITHIN_S)
+
+    world.followed(steps)
+
+    assert seen == ["another", "a third", "a fourth"]
+    assert hanging.trouble == "the volume that it stands on does not answer"
+
+
+async def test_a_file_that_changes_while_a_gateway_is_put_together_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, real = tmp_path / "keys", wiring.open_keyring
+    file.write_text(digest(b"old").hex())
+
+    def open_and_change(name: str, given: str, path: str) -> Keyring | None:
+        opened = real(name, given, path)
+        file.write_text(digest(b"new").hex() + "\n")
+        return opened
+
+    monkeypatch.setattr(wiring, "open_keyring", open_and_change)
+    parts = wiring.assemble(
+        from_env({"API_KEYS_FILE": str(file), "MODEL_PATH": str(tmp_path)}), Log(io.StringIO())
+    )
+    await parts.follower.look()
+
+    assert parts.callers is not None
+    assert (parts.callers.admits(b"old"), parts.callers.admits(b"new")) == (False, True)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_model_that_changes_while_it_is_first_loaded_is_read_again(tmp_path: Path, changed: bool) -> None:
+    settings = from_env({"MODEL_PATH": str(make_toy(tmp_path / "models"))})
+    holder = ModelHolder(settings.model_folder, lambda: wiring.load_router(settings), Log(io.StringIO()))
+    holder.place(wiring.load_router(settings))
+
+    if changed:
+        change(settings.model_folder, limits=LIMITS | {"tail_chars_max": 101})
+    followed = wiring.followed_model(settings, holder)
+
+    assert (followed.taken == followed.look()) is not changed
 
 
 def test_a_volume_swapped_by_symlink_is_seen(tmp_path: Path) -> None:
