@@ -190,17 +190,21 @@ class Telemetry:
         trouble  why what a setting names is not in force; None when it is
         keys     settings that name files of keys; their series do not exist without one
         """
+
+        def told(setting: str) -> Callable[[], bool]:
+            return lambda: trouble(setting) is not None
+
         self._gauge(
             "model_refused",
             "1 while the model as it stands on disk was refused, and the one before it is in service.",
-        ).set_function(lambda: trouble("MODEL_PATH") is not None)
+        ).set_function(told("MODEL_PATH"))
         refused = self._gauge(
             "keys_refused",
             "1 while a file of keys as it stands on disk was refused, and those before it are in force.",
             "setting",
         )
         for setting in keys:
-            refused.labels(setting).set_function(lambda setting=setting: trouble(setting) is not None)
+            refused.labels(setting).set_function(told(setting))
 
     def watch_policy(self, read: Callable[[], PolicyStatistics | None]) -> None:
         self.registry.register(_PolicyInForce(read))

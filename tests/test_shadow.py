@@ -430,7 +430,7 @@ def test_another_shadow_begins_its_time_anew() -> None:
     async def steps(world: World) -> None:
         await world.ask("one")
         await idle()
-        assert run_times(world) == (1, pytest.approx(SHADOW_S))
+        assert run_times(world) == pytest.approx((1, SHADOW_S))
         world.shadow.place(OtherRouter(name="better"))  # type: ignore[arg-type]
 
     assert run_times(within(steps)) == (0, 0)
