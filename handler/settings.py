@@ -78,8 +78,9 @@ def _doc(text: str) -> Meta:
 
 
 MODEL_PATH = "models/quantized"
-# Where a wheel holds its model (scripts/backend.py); a checkout has none there.
+# Where a wheel holds its model (scripts/backend.py); a checkout has none there, but one beside this package.
 BUNDLED_MODEL = Path(__file__).with_name("bundled_model")
+CHECKOUT = Path(__file__).resolve().parent.parent
 # Room for the connections to so many servers of a Redis Cluster is kept.
 CLUSTER_SERVERS = 16
 # A wire's name is that of its file in handler/wires.
@@ -92,7 +93,10 @@ class Settings(msgspec.Struct, frozen=True):
     """The gateway's settings. Read them with `from_env`."""
 
     model_path: Annotated[
-        str, _doc("Folder of the model that is served; from an installed wheel, the one inside it.")
+        str,
+        _doc(
+            "Folder of the model that is served; from an installed wheel, the one inside it; from a checkout in another folder, its own."
+        ),
     ] = MODEL_PATH
     shadow_model_path: Annotated[
         str,
@@ -396,10 +400,16 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def model_folder(self) -> Path:
-        """The folder that `model_path` names; from an installed wheel, without one, the model inside it."""
-        if self.model_path == MODEL_PATH and BUNDLED_MODEL.is_dir():
+        """The folder that `model_path` names. Without one: from an installed wheel, the model inside it; from a
+        checkout that is installed as it stands (`pip install -e`), its own, where there is none in the working folder.
+        """
+        folder = Path(self.model_path).absolute()
+        if self.model_path != MODEL_PATH:
+            return folder
+        if BUNDLED_MODEL.is_dir():
             return BUNDLED_MODEL
-        return Path(self.model_path).absolute()
+        own = CHECKOUT / MODEL_PATH
+        return own if own.is_dir() and not folder.exists() else folder
 
     @property
     def shadow_folder(self) -> Path | None:

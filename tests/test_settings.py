@@ -191,7 +191,25 @@ def test_a_relative_model_path_starts_at_the_working_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert Settings(model_path="models/quantized").model_folder == tmp_path / "models/quantized"
+    assert Settings(model_path="models/mine").model_folder == tmp_path / "models/mine"
+
+
+def test_a_model_of_the_working_folder_goes_before_the_checkouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/quantized").mkdir(parents=True)
+
+    assert Settings().model_folder == tmp_path / "models/quantized"
+
+
+def test_without_a_model_anywhere_the_working_folder_is_where_it_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("handler.settings.CHECKOUT", tmp_path / "nowhere")
+
+    assert Settings().model_folder == tmp_path / "models/quantized"
 
 
 @pytest.mark.parametrize(

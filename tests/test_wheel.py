@@ -51,6 +51,22 @@ def test_the_record_names_every_file_with_its_digest(wheel: Path) -> None:
     assert digests == found
 
 
+def test_an_editable_installation_serves_the_checkouts_model_in_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "MODEL_PATH"}
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "handler", "classify", "--json", "hi"],
+        cwd=tmp_path / "empty",
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(ran.stdout)["route"] in ("fast", "slow")
+
+
 @pytest.mark.parametrize("given", [None, "models/quantized"])
 def test_an_installed_wheel_serves_its_own_model_in_any_folder(
     wheel: Path, tmp_path: Path, given: str | None
