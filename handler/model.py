@@ -7,6 +7,7 @@ or routes. Blocking throughout: callers keep it off the event loop.
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Sequence
 from itertools import groupby
@@ -40,6 +41,8 @@ FORMATS_READ = (1, 2)
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
+# No graph is longer: Protocol Buffers, in which it is written, end there.
+BYTES_MAX = 2**31 - 1
 PAD_ID = 0
 # What a run costs beside its tokens, in tokens: 0.16 ms where a token takes 0.04.
 RUN_TOKENS = 4
@@ -436,6 +439,11 @@ def _verified(path: Path, sha256: str) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe holds up its reader for ever, and a device has no end
+            raise ModelError(f"{path} cannot be read: it is no regular file")
+        if found.st_size > BYTES_MAX:
+            raise ModelError(f"{path} has {found.st_size} bytes; accepted: at most {BYTES_MAX}")
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"Model file not found: {path}") from None

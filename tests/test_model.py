@@ -1,6 +1,7 @@
 """The model: served only when proven, and never swayed by a query's neighbours."""
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -260,6 +261,25 @@ def test_a_folder_in_a_files_place_is_named(name: str, folder: Path) -> None:
     (folder / name).mkdir()
 
     assert refusal(folder).startswith(f"{folder / name} cannot be read")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, GRAPH, TOKENIZER])
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_what_would_never_end_is_refused_unread(what: str, name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    if what == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero")
+
+    assert refusal(folder) == f"{folder / name} cannot be read: it is no regular file"
+
+
+def test_a_file_that_no_graph_can_be_is_refused_unread(folder: Path) -> None:
+    with (folder / GRAPH).open("wb") as file:
+        file.truncate(2**31)
+
+    assert refusal(folder) == f"{folder / GRAPH} has 2147483648 bytes; accepted: at most 2147483647"
 
 
 @pytest.mark.parametrize("name", [GRAPH, TOKENIZER])
