@@ -116,7 +116,7 @@ class Result:
     retried     queries that were asked of another instance, since theirs died
     instance_s  seconds that instances were paid for
     cpu_s       seconds of CPU that queries used
-    took_s      latencies of the answered; empty in a fluid run
+    by_level    latencies of the answered by who answered: "l1", "l2", "model"; empty in a fluid run
     """
 
     offered: float = 0
@@ -127,9 +127,8 @@ class Result:
     retried: float = 0
     instance_s: float = 0.0
     cpu_s: float = 0.0
-    took_s: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    by_level: dict[str, int] = field(default_factory=dict)
+    by_level: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def good(self) -> float:
@@ -140,8 +139,17 @@ class Result:
     def most(self) -> int:
         return max((sample.ready for sample in self.samples), default=0)
 
+    @property
+    def took_s(self) -> list[float]:
+        """Latencies of all the answered, in seconds, in ascending order."""
+        return self.of("l1", "l2", "model")
+
+    def of(self, *levels: str) -> list[float]:
+        """Those that some levels answered, in ascending order."""
+        return sorted(took_s for level in levels for took_s in self.by_level.get(level, ()))
+
     def ms(self, fraction: float) -> float:
-        return percentile(sorted(self.took_s), fraction) * 1000
+        return percentile(self.took_s, fraction) * 1000
 
     def bad_s(self, below: float = 0.99) -> float:
         """Seconds in which fewer than this share of what was asked came in time."""
@@ -447,7 +455,7 @@ class Detailed(_World):
             if not self.ready and self._open == before and self.env.now > self.seconds + 60:
                 break
         while self.pending:
-            self._end(*self.pending.popleft(), "shed")
+            self._end(self.pending.popleft()[1], "shed")
         self.result.samples = [
             sample._replace(in_time=self._good(int(sample.at_s) - 1)) for sample in self.result.samples
         ]
@@ -460,7 +468,7 @@ class Detailed(_World):
         owed, instance.open = instance.open, {}
         for number, due_s in owed.items():
             if not self.retries:
-                self._end(number, due_s, "lost")
+                self._end(due_s, "lost")
                 continue
             self.result.retried += 1
             self._send(number, due_s)
@@ -512,8 +520,6 @@ class Detailed(_World):
             ends_s = instance.cpus.interrupt(now_s, cost_s) + (SHARED_WAIT_S if level == "l2" else 0.0)
             self._cpu_s += cost_s
             self.result.cpu_s += cost_s
-        if how == "answered":
-            self.result.by_level[level] = self.result.by_level.get(level, 0) + 1
         ending = self.env.timeout(ends_s - now_s + self.service.floor_s)
         assert ending.callbacks is not None
         ending.callbacks.append(partial(self._done, instance, number, due_s, how, level, kind))
@@ -552,18 +558,18 @@ class Detailed(_World):
             return  # it died meanwhile
         if how == "answered" and level == "model" and self.caches is not None:
             self.caches.store(instance, kind, self.env.now)
-        self._end(number, due_s, how)
+        self._end(due_s, how, level)
         if self.pending and instance in self.ready and len(instance.open) < self.scaler.concurrency:
             self._begin(instance, *self.pending.popleft())
         if self.callers and self.env.now < self.seconds and not 0 < self.queries <= self._number:
             self._arrive()
 
-    def _end(self, number: int, due_s: float, how: str) -> None:
+    def _end(self, due_s: float, how: str, level: str = "") -> None:
         self._count(-1)
         self.ended_s = self.env.now
         if how == "answered":
             took_s = self.env.now - due_s
-            self.result.took_s.append(took_s)
+            self.result.by_level.setdefault(level, []).append(took_s)
             if took_s <= OBJECTIVE_S:
                 self.result.in_time += 1
                 self._seconds[int(due_s)][1] += 1
@@ -579,7 +585,7 @@ class Detailed(_World):
         while True:
             yield self.env.timeout(0.1)
             while self.pending and self.pending[0][1] <= self.env.now - self.scaler.wait_max_s:
-                self._end(*self.pending.popleft(), "shed")
+                self._end(self.pending.popleft()[1], "shed")
 
     def _count(self, change: int) -> None:
         self._open_s += self._open * (self.env.now - self._changed_s)

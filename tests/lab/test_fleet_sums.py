@@ -250,7 +250,7 @@ def test_what_caches_answer_is_what_caches_that_are_asked_answer(size: int) -> N
     arrivals = itertools.takewhile(lambda at_s: at_s < seconds, poisson(per_s, 5))
     world = Detailed(ALL_NEW, Fixed(2), TIMING, steady(0), seconds, caches=caches, arrivals=arrivals)
 
-    seen = Counter(world.run(ready=2).by_level)
+    seen = Counter({level: len(took_s) for level, took_s in world.run(ready=2).by_level.items()})
 
     reckoned = hits.shares(Crowd(kinds, 1.0), Caching(size, 60.0, 200.0), per_s, 2)
     every = sum(seen.values())
