@@ -132,10 +132,12 @@ def _load(settings: Settings, source: "Source | Literal['auto'] | None" = None) 
     """
     from handler.model_holder import policy_of
     from handler.policy import UnknownTask
-    from handler.policy_file import PolicyError, with_source
+    from handler.policy_file import FAST_TASKS_TOO, PolicyError, with_source
     from handler.wiring import load_router, read_policy
 
     file = read_policy(settings)
+    if source == "outcomes" and settings.fast_tasks:
+        raise SettingsError(f"--source outcomes: {FAST_TASKS_TOO}")
     router = load_router(settings)
     if source == "auto":
         source = "outcomes" if file is None and router.learns and not settings.fast_tasks else None

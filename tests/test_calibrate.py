@@ -187,6 +187,21 @@ def test_labelled_rows_give_a_curve_a_knee_and_a_policy_that_can_be_served(
     assert main(["check"]) == 0
 
 
+def test_a_source_that_check_would_refuse_is_refused_in_its_words_before_the_file_is_read(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTE_FAST_TASKS", "coding")
+    (tmp_path / "policy.toml").write_text('source = "outcomes"')
+
+    assert main(["calibrate", str(tmp_path / "not-read.jsonl"), "--source", "outcomes"]) == 2
+
+    told = capsys.readouterr().err.partition("--source outcomes: ")[2]
+    monkeypatch.setenv("POLICY_FILE", str(tmp_path / "policy.toml"))
+    assert main(["check"]) == 2
+    assert told.startswith("ROUTE_FAST_TASKS is set too")
+    assert capsys.readouterr().err.endswith(told)
+
+
 def test_rows_without_labels_ask_for_a_wish(tmp_path: Path, capsys: Captured) -> None:
     assert main(["calibrate", rows(tmp_path)]) == 2
 
