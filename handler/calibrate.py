@@ -7,7 +7,7 @@ boundary that keeps wrongly fast answers under a bound. Every choice comes with 
 it is at that many rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import numpy as np
 from handler import charts, policy_file
 from handler.offline import LocalRouter
 from handler.policy import HALF, Policy, Tier
-from handler.rows import check, read
+from handler.rows import Row, check, read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,11 +42,13 @@ class Measured(msgspec.Struct, frozen=True):
     needs    (row,) ascending
     quality  (row, 2) how good an answer of the first tier is, and of a larger one; 0 to 1. None without labels
     kind     what the labels are
+    refused  rows that a gateway would refuse, in words; empty where there are none
     """
 
     needs: "Floats"
     quality: "Floats | None"
     kind: str
+    refused: str = ""
 
     def valid(self) -> "NDArray[np.int64]":
         """How many rows a boundary can send to the first tier: rows of one need go together, (cut,)."""
@@ -106,18 +108,27 @@ def measure(path: Path, local: LocalRouter) -> Measured:
     summary = check(path, tasks=names)
     needs: list[float] = []
     labels: list[tuple[float, float]] = []
-    for row, scores in local.scored(row for row in read(path) if row.text):
-        needs.append(policy.need(scores))
+
+    def add(row: Row, need: float) -> None:
+        needs.append(need)
         if row.small is not None and row.large is not None:
             labels.append((row.small, row.large))
         elif row.task is not None:
             labels.append((0.0 if _needs_large(policy, row.task) else 1.0, 1.0))
-    if not needs:
-        raise Unfit(f"{path}: no row with a text to read")
+
+    def readable() -> Iterator[Row]:
+        for row in read(path):
+            if row.text:
+                yield row
+            else:
+                add(row, 1.0)  # an image, say: the last tier answers it, whatever the threshold
+
+    for row, scores in local.scored(readable()):
+        add(row, policy.need(scores))
     order = np.argsort(needs, kind="stable")
     quality = np.array(labels)[order] if labels else None
     kind = "outcomes" if summary.outcomes else "tasks" if summary.tasks else "none"
-    return Measured(np.array(needs)[order], quality, kind)
+    return Measured(np.array(needs)[order], quality, kind, summary.told())
 
 
 def _needs_large(policy: Policy, label: str) -> bool:

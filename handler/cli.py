@@ -293,6 +293,8 @@ def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Nam
     print(
         {"none": ", no labels", "tasks": ", labelled by task", "outcomes": ", with outcomes"}[measured.kind]
     )
+    if measured.refused:
+        print(measured.refused)
     print(calibrate.table(measured, prices))
     if arguments.fast_share is not None:
         chosen = calibrate.by_share(measured, arguments.fast_share)

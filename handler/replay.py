@@ -53,12 +53,15 @@ class Replay:
         self.labelled = 0
         self.quality = [0.0, 0.0, 0.0]  # all to the first tier, as routed, all to the last
         self.wrong = 0
+        self.refused = 0
+        self.refusals = ""  # by line, in words
         self._near: list[tuple[float, int, str, str, float, str]] = []
         self._shown: set[int] = set()
 
     def add(self, path: Path, local: LocalRouter) -> None:
-        """Route every row of a file. Raises `BadRows` before anything is computed."""
-        check(path)
+        """Route every row of one file. Raises `BadRows` before anything is computed."""
+        summary = check(path)
+        self.refused, self.refusals = summary.refused, summary.told()
 
         def readable() -> Iterator[Row]:
             for row in read(path):
@@ -140,7 +143,7 @@ class Replay:
         names = self.policy.names
         saved = self.cost_last - self.cost_routed
         share = saved / self.cost_last if self.cost_last else 0.0
-        lines = [f"{self.rows:,} queries"]
+        lines = [f"{self.rows:,} queries", *([self.refusals] if self.refusals else [])]
         lines += [
             f"  to {name}: {count:,} ({_share(count, self.rows)}), {self.prices[name]:g} per 1,000"
             for name, count in zip(names, self.by_tier, strict=True)
@@ -208,6 +211,8 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
         (f"{replay.expected_wrong:,.0f}", f"expected to need more than {names[0]} ({_share(replay.expected_wrong, replay.rows)})"),
         (f"{replay.cost_of_wrong:,.2f}", f"to ask {names[-1]} again for those"),
     ]  # fmt: skip
+    if replay.refused:
+        figures.append((f"{replay.refused:,}", "refused, as a gateway would, and not counted"))
     if replay.labelled:
         small, routed, large = (total / replay.labelled for total in replay.quality)
         figures.append(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from handler import calibrate
 from handler.calibrate import Measured, Unfit, by_knee, by_share, by_wrong_fast
 from handler.cli import main
+from handler.offline import LocalRouter
 from handler.policy import Policy, Tier
 from handler.policy_file import parse, policy_for
 from tests.models import TASKS, make_toy
@@ -206,6 +207,29 @@ def test_rows_without_labels_ask_for_a_wish(tmp_path: Path, capsys: Captured) ->
     assert main(["calibrate", rows(tmp_path)]) == 2
 
     assert "say what you want: --fast-share 0.3" in capsys.readouterr().err
+
+
+def test_rows_count_as_the_gateway_treats_their_queries(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "rows.jsonl"
+    image = '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}'
+    texts = [f'{{"text": "{word}"}}' for word in (*TASKS, "   ")]
+    path.write_text("\n".join([*texts, '{"text": ""}', image]))
+
+    assert main(["calibrate", str(path), "--fast-share", "0.3"]) == 0
+
+    told = capsys.readouterr().out
+    assert told.startswith(f"{len(texts) + 1} queries of ")
+    assert f"{path}:{len(texts) + 1}: its text is empty" in told
+
+
+def test_a_query_without_a_text_to_read_goes_to_the_last_tier_whatever_the_boundary(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "summarization"}\n{"messages": []}')
+
+    rows = calibrate.measure(path, LocalRouter.open(tmp_path / "toy"))
+
+    assert rows.needs[-1] == 1.0
+    assert max(rows.valid()) == 1
 
 
 def test_a_bad_row_is_named_before_the_model_is_asked(tmp_path: Path, capsys: Captured) -> None:

@@ -66,6 +66,24 @@ def test_a_body_that_holds_nothing_to_read_goes_to_the_last_tier(tmp_path: Path,
     assert found.by_task == {"summarization": [1, 0], replay.UNREAD: [0, 1]}
 
 
+def test_a_query_that_the_gateway_refuses_is_named_and_stops_nothing(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, [line("coding"), line(""), line("coding")])
+
+    assert (found.rows, found.refused) == (2, 1)
+    assert f"{tmp_path / 'log.jsonl'}:2: its text is empty" in found.summary()
+    assert "<b>1</b>refused, as a gateway would" in shown(found)
+
+
+def test_a_text_of_white_space_goes_where_the_gateway_sends_it(tmp_path: Path, local: LocalRouter) -> None:
+    found = replayed(tmp_path, local, [line("   ")])
+
+    decision = local.classify_one("   ")
+    assert found.by_task[decision.task][int(decision.label)] == 1
+    assert found.refused == 0
+
+
 def test_outcomes_say_what_the_routes_would_have_been_worth(tmp_path: Path, local: LocalRouter) -> None:
     found = replayed(
         tmp_path,
