@@ -46,8 +46,51 @@ def test_every_query_is_counted_where_it_would_have_gone(tmp_path: Path, local: 
 def test_money_is_counted_by_the_thousand(tmp_path: Path, local: LocalRouter) -> None:
     found = replayed(tmp_path, local, [line("coding")] * 300 + [line("summarization")] * 700)
 
-    assert found.cost_routed == pytest.approx(0.7 * 1 + 0.3 * 10)
-    assert found.cost_last == pytest.approx(10)
+    assert found.total.cost == pytest.approx(0.7 * 1 + 0.3 * 10)
+    assert found.total.cost_last == pytest.approx(10)
+
+
+def test_money_saved_and_risked_by_task_and_by_day_sums_to_all_of_it(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    texts = ["summarization", "coding", "closed_qa", "summarization of this"]
+
+    found = replayed(
+        tmp_path,
+        local,
+        [line(texts[i % 4], time=f'"2026-11-{20 + i % 3}"') for i in range(60)] + [line("closed_qa")],
+    )
+
+    assert found.total.risked > 0
+    for groups in (found.tasks, found.days):
+        assert len(groups) > 2
+        for member in ("queries", "cost", "saved", "expected_wrong", "risked"):
+            summed = sum(getattr(group, member) for group in groups)
+            assert summed == pytest.approx(getattr(found.total, member))
+
+
+def test_a_task_risks_what_asking_the_last_tier_again_costs_where_it_goes_to_the_first(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, [line("summarization")] * 500 + [line("coding")] * 500)
+
+    need = local.classify_one("summarization").need
+    risked = {task.name: task.risked for task in found.tasks}
+    assert risked == {"summarization": pytest.approx(500 * need * 10 / 1000), "coding": 0.0}
+
+
+def test_the_terminal_and_the_page_show_the_same_money_by_task_and_by_day(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, [line("summarization", time='"2026-11-26"')] * 5000)
+    found.prices["slow"] = 1e6
+
+    (day,) = found.days
+    saved, risked = f"{day.saved:,.2f}", f"{day.risked:,.2f}"
+    assert float(risked) > 0
+    for name in ("summarization", "2026-11-26"):
+        assert re.search(rf"{name} +5,000 +100.0% +0.0% +{saved} +{risked}", found.summary())
+        assert f"<td>{saved}</td><td>{risked}</td></tr>" in shown(found).partition(f"<td>{name}</td>")[2]
 
 
 def test_queries_are_counted_by_day(tmp_path: Path, local: LocalRouter) -> None:
@@ -187,7 +230,7 @@ def test_a_page_without_a_query_by_day_says_nothing_of_days(tmp_path: Path, loca
 )
 def test_prices_that_do_not_fit_the_policy_are_refused(prices: Prices, told: str, local: LocalRouter) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):
-        Replay(local.policy, prices.of(local.policy))
+        prices.of(local.policy)
 
 
 def test_a_tier_between_the_first_and_the_last_has_a_price_of_its_own(tmp_path: Path) -> None:
