@@ -45,7 +45,7 @@ class Measured(msgspec.Struct, frozen=True):
     quality  (row, 2) how good an answer of the first tier is, and of a larger one; 0 to 1. None without labels
     kind     what the labels are
     texts    (row,) int64, which text a row asks: equal ones have one number, below the number of texts
-    second   the greatest need of the second tier, which the first has to end before, 0 to 1
+    uppers   the greatest needs of the tiers after the first, cheapest first; the first ends before them
     refused  rows that a gateway would refuse, in words; empty where there are none
     """
 
@@ -53,13 +53,13 @@ class Measured(msgspec.Struct, frozen=True):
     quality: "Floats | None"
     kind: str
     texts: "NDArray[np.int64]"
-    second: float = 1.0
+    uppers: tuple[float, ...] = (1.0,)
     refused: str = ""
 
     @property
     def bound_max(self) -> float:
         """The greatest need that the first tier may end at."""
-        return max(self.second - BOUND_STEP, 0.0)
+        return max(self.uppers[0] - BOUND_STEP, 0.0)
 
     def valid(self) -> "NDArray[np.int64]":
         """How many rows a boundary can send to the first tier: rows of one need go together, (cut,)."""
@@ -85,6 +85,15 @@ class Measured(msgspec.Struct, frozen=True):
         texts = int(self.texts.max()) + 1
         times = np.bincount(draw.integers(0, texts, texts), minlength=texts)
         return np.asarray(times[self.texts])
+
+    def cost_at(self, fast: int, prices: Sequence[float]) -> float:
+        """Price of 1,000 such queries when so many rows go to the first tier.
+
+        prices  (tier,) of 1,000 queries each, cheapest first
+        """
+        ends = np.searchsorted(self.needs, self.uppers[:-1], side="right")
+        ends = np.concatenate([[0, fast], np.maximum(ends, fast), [len(self.needs)]])
+        return float(np.diff(ends) @ np.array(prices) / len(self.needs))
 
     def quality_at(self) -> "Floats":
         """Mean quality when the first n rows go to the first tier, (row + 1,). Needs labels."""
@@ -151,8 +160,8 @@ def measure(path: Path, local: LocalRouter) -> Measured:
     order = np.argsort(needs, kind="stable")
     quality = np.array(labels)[order] if labels else None
     kind = "outcomes" if summary.outcomes else "tasks" if summary.tasks else "none"
-    second = policy.uppers[1] if len(policy.uppers) > 1 else 1.0
-    return Measured(np.array(needs)[order], quality, kind, np.array(texts)[order], second, summary.told())
+    found = np.array(needs)[order], quality, kind, np.array(texts)[order]
+    return Measured(*found, policy.uppers[1:], summary.told())
 
 
 def _needs_large(policy: Policy, label: str) -> bool:
@@ -242,8 +251,8 @@ def _sure(measured: Measured, choose: Callable[[Measured], int], note: str) -> C
             "other texts, or more kinds of them, would"
         )
     fast = choose(measured)
-    if fast < choose(msgspec.structs.replace(measured, second=1.0)):
-        note = f"the first tier would end later, if the second did not end at need {measured.second:g}"
+    if fast < choose(msgspec.structs.replace(measured, uppers=(1.0,))):
+        note = f"the first tier would end later, if the second did not end at need {measured.uppers[0]:g}"
     draw = np.random.default_rng(0)
     count = len(measured.needs)
     bounds, shares = [], []
@@ -274,8 +283,11 @@ def policy_text(policy: Policy, need: dict[str, float], chosen: Chosen, comments
     )
 
 
-def table(measured: Measured, prices: tuple[float, float] | None) -> str:
-    """What boundaries do, at every tenth of the queries, as aligned text."""
+def table(measured: Measured, prices: Sequence[float]) -> str:
+    """What boundaries do, at every tenth of the queries, as aligned text.
+
+    prices  (tier,) of 1,000 queries each, cheapest first; empty where they are not known
+    """
     heads = ["threshold", "to the first tier"]
     if measured.quality is not None:
         heads += ["quality", "wrongly fast"]
@@ -290,8 +302,7 @@ def table(measured: Measured, prices: tuple[float, float] | None) -> str:
         if quality is not None and wrong is not None:
             cells += [f"{quality[fast]:7.3f}", f"{wrong[fast]:12.2%}"]
         if prices:
-            share = fast / count
-            cells.append(f"{prices[0] * share + prices[1] * (1 - share):14.2f}")
+            cells.append(f"{measured.cost_at(fast, prices):14.2f}")
         lines.append("  ".join(cells))
     return "\n".join(lines)
 

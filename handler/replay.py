@@ -67,8 +67,10 @@ class Replay:
         # Of what goes to the first tier: how many queries need a larger one, as the model expects.
         self.expected_by_task: dict[str, float] = {}
         self.expected_by_day: dict[str, float] = {}
-        self.labelled = 0
-        self.quality = [0.0, 0.0, 0.0]  # all to the first tier, as routed, all to the last
+        # Rows with outcomes, and of these the ones whose tier's outcome is known: a row tells of the
+        # first tier and of the last, and of none between them.
+        self.labelled = self.judged = 0
+        self.quality = [0.0, 0.0, 0.0]  # of those: all to the first tier, as routed, all to the last
         self.wrong = 0
         self.refused = 0
         self.refusals = ""  # by line, in words
@@ -95,9 +97,11 @@ class Replay:
             self.needs[min(int(decision.need * PARTS), PARTS - 1)] += 1
             if row.small is not None and row.large is not None:
                 self.labelled += 1
-                routed = row.small if place == 0 else row.large
-                for n, quality in enumerate((row.small, routed, row.large)):
-                    self.quality[n] += quality
+                if place in (0, len(self.by_tier) - 1):
+                    self.judged += 1
+                    routed = row.large if place else row.small
+                    for n, quality in enumerate((row.small, routed, row.large)):
+                        self.quality[n] += quality
                 self.wrong += place == 0 and row.large > row.small
             if len(bounds) > 1:
                 self._remember(decision.margin, row.text, decision.route, decision.need, decision.task)
@@ -160,6 +164,24 @@ class Replay:
         queries, cost = sum(counts), self.cost(counts)
         return Money(name, counts, queries, cost, last * queries, expected_wrong, last * expected_wrong)
 
+    def qualities(self) -> str:
+        """The quality as routed, and of all to the first tier and to the last, in words."""
+        if not self.judged:
+            return "unknown"
+        small, routed, large = (total / self.judged for total in self.quality)
+        names = self.policy.names
+        return f"{routed:.3f}; all to {names[0]} {small:.3f}, all to {names[-1]} {large:.3f}"
+
+    def unknown(self) -> list[str]:
+        """What is not known of the tiers between the first and the last, in words; nothing where there are none."""
+        if len(self.policy.names) < 3:
+            return []
+        names, middle = self.policy.names, sum(self.by_tier[1:-1])
+        told = f"not known: how good the answers of {', '.join(names[1:-1])} are; no risk is counted for these {middle:,} queries"
+        if self.labelled:
+            told += f", and the {self.labelled - self.judged:,} of them with outcomes stand in no quality"
+        return [told]
+
     def summary(self) -> str:
         """The finding as text for a terminal."""
         names, total = self.policy.names, self.total
@@ -174,11 +196,11 @@ class Replay:
             f"risked: {total.expected_wrong:,.0f} queries ({_share(total.expected_wrong, self.rows)}) go to {names[0]} "
             f"and are expected to need more; asking {names[-1]} again for them: {total.risked:,.2f}",
         ]
+        lines += self.unknown()
         if self.labelled:
-            small, routed, large = (total / self.labelled for total in self.quality)
             lines.append(
-                f"by the outcomes of {self.labelled:,} rows: quality {routed:.3f}; all to {names[0]} {small:.3f}, all to "
-                f"{names[-1]} {large:.3f}; wrongly to {names[0]}: {_share(self.wrong, self.labelled)}"
+                f"by the outcomes of {self.judged:,} rows: quality {self.qualities()}; "
+                f"wrongly to {names[0]}: {_share(self.wrong, self.labelled)}"
             )
         lines += ["", _table(names, self.tasks, "task")]
         if self.days:
@@ -239,13 +261,8 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
     if replay.refused:
         figures.append((f"{replay.refused:,}", "refused, as a gateway would, and not counted"))
     if replay.labelled:
-        small, routed, large = (total / replay.labelled for total in replay.quality)
-        figures.append(
-            (
-                f"{routed:.3f}",
-                f"quality by outcomes; all to {names[0]} {small:.3f}, all to {names[-1]} {large:.3f}",
-            )
-        )
+        quality, _, others = replay.qualities().partition("; ")
+        figures.append((quality, f"quality by the outcomes of {replay.judged:,} rows; {others}"))
     parts = ["".join(f"<div><b>{escape(value)}</b>{escape(what)}</div>" for value, what in figures)]
     boundaries = list(zip(replay.policy.boundaries()[:-1], names, strict=False))
     need = charts.histogram(
@@ -260,6 +277,7 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
         f"<p>Every query goes to the cheapest tier that its need of a large model allows. Model {escape(model)}; "
         f"prices of 1,000 queries: {escape(', '.join(f'{name} {replay.prices[name]:g}' for name in names))}.</p>",
         f'<div class="figures">{parts[0]}</div>',
+        *(f"<p>{escape(told[0].upper() + told[1:])}.</p>" for told in replay.unknown()),
         "<h2>How much the queries need a large model</h2>",
         need,
         "<h2>By task</h2>",
@@ -334,7 +352,7 @@ class Prices(msgspec.Struct, frozen=True):
     named: dict[str, float]
 
     def of(self, policy: Policy) -> dict[str, float]:
-        """By tier: the first has the small model's price, the last the large one's, unless they are named.
+        """By tier, cheapest first: the first has the small model's price, the last the large one's, unless they are named.
 
         Raises `ValueError` for a name that is no tier, a price that is none, and a tier without a price.
         """
@@ -352,4 +370,4 @@ class Prices(msgspec.Struct, frozen=True):
             options = {policy.names[0]: "--price-small", policy.names[-1]: "--price-large"}
             option = options.get(missing[0], f"--price {missing[0]}")
             raise ValueError(f"no price for {', '.join(missing)}; say {option}=…")
-        return found
+        return {name: found[name] for name in policy.names}

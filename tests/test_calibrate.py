@@ -152,7 +152,7 @@ def test_other_tiers_needs_and_predicates_stay_as_they_were() -> None:
 def test_the_first_tier_ends_before_the_second_and_sends_just_the_rows_that_it_says(
     needs: list[float], second: float, share: float
 ) -> None:
-    rows = measured(needs, second=second)
+    rows = measured(needs, uppers=(second, 1.0))
 
     chosen = by_share(rows, share)
 
@@ -168,10 +168,18 @@ def test_where_the_best_boundary_does_not_fit_the_best_that_fits_is_taken_and_th
 ) -> None:
     needs, better = np.linspace(0, 1, 100), [False] * 60 + [True] * 40
 
-    chosen = choose(measured(needs, better, second=0.3))
+    chosen = choose(measured(needs, better, uppers=(0.3, 1.0)))
 
     assert chosen.fast == 30
     assert chosen.note == "the first tier would end later, if the second did not end at need 0.3"
+
+
+def test_every_tier_costs_its_own_price() -> None:
+    rows = measured([0.1, 0.3, 0.5, 0.9], uppers=(0.6, 1.0))
+
+    costs = [rows.cost_at(fast, [1.0, 10.0, 100.0]) for fast in (0, 1, 3)]
+
+    assert costs == pytest.approx([130 / 4, 121 / 4, 103 / 4])
 
 
 def test_a_text_that_stands_in_many_rows_makes_a_boundary_no_surer() -> None:
@@ -274,15 +282,22 @@ def test_rows_of_one_text_are_told_apart_from_rows_of_others(tmp_path: Path) -> 
 
 
 def test_three_tiers_and_labels_give_a_policy_that_can_be_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, out = tmp_path / "policy.toml", tmp_path / "new.toml"
     bounds = [("s", 0.1), ("m", 0.2), ("l", 1)]
     policy.write_text("\n".join(f"[[tier]]\nname = '{name}'\nneed_max = {bound}" for name, bound in bounds))
     monkeypatch.setenv("POLICY_FILE", str(policy))
 
-    assert main(["calibrate", rows(tmp_path, "task"), "--fast-share", "0.9", "--out", str(out)]) == 0
+    arguments = ["calibrate", rows(tmp_path, "task"), "--fast-share", "0.9", "--out", str(out)]
+    assert main(arguments) == 0
 
+    assert (
+        "not known: how good the answers of m are; what does not go to s counts as if l"
+        in capsys.readouterr().out
+    )
+    assert main([*arguments, "--price-small", "1", "--price-large", "9"]) == 2
+    assert "no price for m; say --price m=" in capsys.readouterr().err
     monkeypatch.setenv("POLICY_FILE", str(out))
     assert main(["check"]) == 0
 

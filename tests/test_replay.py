@@ -10,7 +10,6 @@ import pytest
 from handler import replay
 from handler.cli import main
 from handler.offline import LocalRouter
-from handler.policy import Tier
 from handler.replay import Prices, Replay, page
 from tests.models import TASKS, make_toy
 
@@ -233,15 +232,42 @@ def test_prices_that_do_not_fit_the_policy_are_refused(prices: Prices, told: str
         prices.of(local.policy)
 
 
-def test_a_tier_between_the_first_and_the_last_has_a_price_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    tiers = [Tier("s", 0.1), Tier("m", 0.5), Tier("l", 1.0)]
-    path.write_text("\n".join(f"[[tier]]\nname = '{t.name}'\nneed_max = {t.need_max}" for t in tiers))
-    local = LocalRouter.open(make_toy(tmp_path / "toy"), policy_file=path)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> LocalRouter:
+    """A router with three tiers; coding goes to the one in the middle."""
+    folder = tmp_path_factory.mktemp("three")
+    tiers = [("s", 0.2), ("m", 0.6), ("l", 1.0)]
+    tables = [f"[[tier]]\nname = '{name}'\nneed_max = {need_max}" for name, need_max in tiers]
+    (folder / "policy.toml").write_text("\n".join(["[need]", "coding = 0.4", *tables]))
+    return LocalRouter.open(make_toy(folder / "toy"), policy_file=folder / "policy.toml")
 
-    prices = Prices(1.0, 9.0, {"m": 3.0}).of(local.policy)
 
-    assert Replay(local.policy, prices).cost([1000, 1000, 1000]) == 13.0
+def test_a_tier_between_the_first_and_the_last_has_a_price_of_its_own(three: LocalRouter) -> None:
+    prices = Prices(1.0, 9.0, {"m": 3.0}).of(three.policy)
+
+    assert Replay(three.policy, prices).cost([1000, 1000, 1000]) == 13.0
+
+
+def test_a_tier_between_the_first_and_the_last_without_a_price_is_refused(three: LocalRouter) -> None:
+    with pytest.raises(ValueError, match="no price for m; say --price m="):
+        Prices(1.0, 9.0, {}).of(three.policy)
+
+
+def test_no_outcome_is_credited_to_a_tier_that_the_rows_tell_nothing_of(
+    tmp_path: Path, three: LocalRouter
+) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [line(word, small="0.25", large="0.5") for word in ("summarization", "coding", "reasoning")]
+    path.write_text("\n".join(lines))
+    found = Replay(three.policy, Prices(1.0, 9.0, {"m": 3.0}).of(three.policy))
+
+    found.add(path, three)
+
+    assert found.by_tier == [1, 1, 1]
+    assert (found.judged, found.quality) == (2, [0.5, 0.75, 1.0])
+    told = "ot known: how good the answers of m are; no risk is counted for these 1 queries, and the 1 of them with outcomes"
+    assert told in found.summary()
+    assert told in shown(found)
 
 
 def test_the_command_prints_the_finding_and_writes_the_page(
@@ -331,9 +357,10 @@ def _full_disk(path: Path, *_: object, **__: object) -> int:
 @pytest.mark.parametrize(
     ("prices", "told"),
     [
-        (["--price-small", "1"], "go together"),
-        (["--price-small", "-5", "--price-large", "1"], "numbers, at least 0"),
-        (["--price-small", "1", "--price-large", "nan"], "numbers, at least 0"),
+        (["--price-small", "1"], "no price for slow; say --price-large="),
+        (["--price", "middle=1"], "--price middle: not a tier; accepted: fast, slow"),
+        (["--price-small", "-5", "--price-large", "1"], "accepted: a number, at least 0"),
+        (["--price-small", "1", "--price-large", "nan"], "accepted: a number, at least 0"),
     ],
 )
 def test_prices_of_calibrate_are_refused_as_those_of_replay(
