@@ -262,7 +262,8 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
         figures.append((f"{replay.refused:,}", "refused, as a gateway would, and not counted"))
     if replay.labelled:
         quality, _, others = replay.qualities().partition("; ")
-        figures.append((quality, f"quality by the outcomes of {replay.judged:,} rows; {others}"))
+        what = f"quality by the outcomes of {replay.judged:,} rows"
+        figures.append((quality, f"{what}; {others}" if others else what))
     parts = ["".join(f"<div><b>{escape(value)}</b>{escape(what)}</div>" for value, what in figures)]
     boundaries = list(zip(replay.policy.boundaries()[:-1], names, strict=False))
     need = charts.histogram(
