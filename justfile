@@ -66,6 +66,10 @@ capacity *arguments: (_install "serve") (_install "dev")
 sizing *arguments: (_install "dev")
     {{ python }} -m lab.sizing "$@"
 
+# Measure a replay's memory and time, and what a learnt need costs (`just need replay`, `just need cpu --learnt DIR`, `just need share FILE`)
+need *arguments: (_install "dev")
+    {{ python }} -m lab.need "$@"
+
 # Measure it against its limits (14 minutes; `just bench --short`: two; `--write`: into docs/performance.md)
 bench *arguments: (_install "serve") (_install "dev")
     {{ python }} -m lab.bench "$@"
