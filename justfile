@@ -46,7 +46,7 @@ train *arguments: (_install "dev")
 judge *arguments: (_install "dev")
     {{ python }} build/judge.py "$@"
 
-# Use the page in a real browser and hold it against the API (Chromium: `just page --install`; `--pictures`)
+# Use the page, and replay's, in a real browser and hold them against the API and the terminal (Chromium: `just page --install`; `--pictures`)
 page *arguments: (_install "dev")
     @exec tests/browser/run.sh "$@"
 
