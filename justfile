@@ -46,7 +46,7 @@ train *arguments: (_install "dev")
 judge *arguments: (_install "dev")
     {{ python }} build/judge.py "$@"
 
-# Use the page in a real browser and hold it against the API (Chromium: `just page --install`; `--pictures`)
+# Use the page, and replay's, in a real browser and hold them against the API and the terminal (Chromium: `just page --install`; `--pictures`)
 page *arguments: (_install "dev")
     @exec tests/browser/run.sh "$@"
 
@@ -65,6 +65,10 @@ capacity *arguments: (_install "serve") (_install "dev")
 # Measure what an instance of one vCPU answers, and what follows (30 s; `--write`: into docs/deployment.md, infra/)
 sizing *arguments: (_install "dev")
     {{ python }} -m lab.sizing "$@"
+
+# Measure a replay's memory and time, and what a learnt need costs (`just need replay`, `just need cpu --learnt DIR`, `just need share FILE`)
+need *arguments: (_install "dev")
+    {{ python }} -m lab.need "$@"
 
 # Measure it against its limits (14 minutes; `just bench --short`: two; `--write`: into docs/performance.md)
 bench *arguments: (_install "serve") (_install "dev")

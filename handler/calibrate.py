@@ -7,7 +7,7 @@ boundary that keeps wrongly fast answers under a bound. Every choice comes with 
 it is at that many rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from handler import charts, policy_file
 from handler.offline import LocalRouter
-from handler.policy import HALF, Policy, Tier
-from handler.rows import check, read
+from handler.policy import Policy, Tier
+from handler.query import key, normalise
+from handler.rows import Row, check, read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +29,9 @@ RESAMPLES = 300
 LEVEL = 0.95
 # A wished share that ties keep us from by more than this is pointed out.
 SHARE_OFF = 0.02
-# The first tier's bound lies under the last one's.
-BOUND_MAX = 0.999999
+# A written boundary has so many digits, and lies at least so far under the second tier's.
+DIGITS = 6
+BOUND_STEP = 1e-6
 
 
 class Unfit(ValueError):
@@ -42,29 +44,56 @@ class Measured(msgspec.Struct, frozen=True):
     needs    (row,) ascending
     quality  (row, 2) how good an answer of the first tier is, and of a larger one; 0 to 1. None without labels
     kind     what the labels are
+    texts    (row,) int64, which text a row asks: equal ones have one number, below the number of texts
+    uppers   the greatest needs of the tiers after the first, cheapest first; the first ends before them
+    refused  rows that a gateway would refuse, in words; empty where there are none
     """
 
     needs: "Floats"
     quality: "Floats | None"
     kind: str
+    texts: "NDArray[np.int64]"
+    uppers: tuple[float, ...] = (1.0,)
+    refused: str = ""
+
+    @property
+    def bound_max(self) -> float:
+        """The greatest need that the first tier may end at."""
+        return max(self.uppers[0] - BOUND_STEP, 0.0)
 
     def valid(self) -> "NDArray[np.int64]":
         """How many rows a boundary can send to the first tier: rows of one need go together, (cut,)."""
-        inner = np.flatnonzero(np.diff(self.needs) > 0) + 1
         # A need of 0 is always answered by the first tier, one of 1 never.
         none = [0] if self.needs[0] > 0 else []
-        every = [len(self.needs)] if self.needs[-1] <= BOUND_MAX else []
-        return np.concatenate([none, inner, every]).astype(np.int64)
+        last_of_need = np.append(np.diff(self.needs) > 0, True)
+        some = np.flatnonzero(last_of_need & (self.needs <= self.bound_max)) + 1
+        return np.concatenate([none, some]).astype(np.int64)
 
     def boundary(self, fast: int) -> float:
-        """A bound of need that sends so many rows to the first tier: halfway to the next need."""
-        if fast == 0:
-            return max(float(self.needs[0]) / 2, 0.0)
-        if fast == len(self.needs):
-            return min(float(self.needs[-1] + 1) / 2, BOUND_MAX)
-        low, high = float(self.needs[fast - 1]), float(self.needs[fast])
-        middle = (low + high) / 2
-        return min(middle if middle < high else low, BOUND_MAX)
+        """A bound of need that sends so many rows to the first tier: halfway to the next need, in few digits."""
+        low = float(self.needs[fast - 1]) if fast else 0.0
+        high = float(self.needs[fast]) if fast < len(self.needs) else 1.0
+        middle = min((low + high) / 2, self.bound_max)
+        short = round(middle, DIGITS)
+        return short if low <= short < high else middle if middle < high else low
+
+    def drawn(self, draw: np.random.Generator) -> "NDArray[np.int64]":
+        """How often each row stands in a sample drawn anew (bootstrap, Efron 1979), (row,).
+
+        Whole texts are drawn: a text that stands in many rows says no more than one.
+        """
+        texts = int(self.texts.max()) + 1
+        times = np.bincount(draw.integers(0, texts, texts), minlength=texts)
+        return np.asarray(times[self.texts])
+
+    def cost_at(self, fast: int, prices: Sequence[float]) -> float:
+        """Price of 1,000 such queries when so many rows go to the first tier.
+
+        prices  (tier,) of 1,000 queries each, cheapest first
+        """
+        ends = np.searchsorted(self.needs, self.uppers[:-1], side="right")
+        ends = np.concatenate([[0, fast], np.maximum(ends, fast), [len(self.needs)]])
+        return float(np.diff(ends) @ np.array(prices) / len(self.needs))
 
     def quality_at(self) -> "Floats":
         """Mean quality when the first n rows go to the first tier, (row + 1,). Needs labels."""
@@ -102,29 +131,42 @@ class Chosen(msgspec.Struct, frozen=True):
 def measure(path: Path, local: LocalRouter) -> Measured:
     """Ask the model about a file. Raises `BadRows` before anything is computed."""
     policy = local.policy
-    names = dict.fromkeys((*policy.tasks, *policy.names))
-    summary = check(path, tasks=names)
+    summary = check(path, tasks=dict.fromkeys((*policy.tasks, *policy.names)))
+    limits, digest = local.router.manifest.limits, local.router.digest
     needs: list[float] = []
     labels: list[tuple[float, float]] = []
-    for row, scores in local.scored(row for row in read(path) if row.text):
-        needs.append(policy.need(scores))
+    numbers: dict[bytes, int] = {}
+    texts: list[int] = []
+
+    def add(row: Row, need: float) -> None:
+        needs.append(need)
+        # Equal as the model reads them; a query without a text is like no other.
+        text = key(normalise(row.text, limits), digest) if row.text else b"%d" % row.line
+        texts.append(numbers.setdefault(text, len(numbers)))
         if row.small is not None and row.large is not None:
             labels.append((row.small, row.large))
         elif row.task is not None:
             labels.append((0.0 if _needs_large(policy, row.task) else 1.0, 1.0))
-    if not needs:
-        raise Unfit(f"{path}: no row with a text to read")
+
+    def readable() -> Iterator[Row]:
+        for row in read(path):
+            if row.text:
+                yield row
+            else:
+                add(row, 1.0)  # an image, say: the last tier answers it, whatever the threshold
+
+    for row, scores in local.scored(readable()):
+        add(row, policy.need(scores))
     order = np.argsort(needs, kind="stable")
     quality = np.array(labels)[order] if labels else None
     kind = "outcomes" if summary.outcomes else "tasks" if summary.tasks else "none"
-    return Measured(np.array(needs)[order], quality, kind)
+    found = np.array(needs)[order], quality, kind, np.array(texts)[order]
+    return Measured(*found, policy.uppers[1:], summary.told())
 
 
 def _needs_large(policy: Policy, label: str) -> bool:
     """Whether a label says that the first tier could not answer."""
-    if label in policy.names:
-        return policy.names.index(label) > 0
-    return policy.needs[policy.tasks.index(label)] > HALF
+    return policy.routes.get(label, label) != policy.names[0]
 
 
 def by_share(measured: Measured, share: float) -> Chosen:
@@ -137,7 +179,7 @@ def by_share(measured: Measured, share: float) -> Chosen:
             f"many rows have the same need, and go together: {share:.1%} cannot be had, "
             f"{fast / len(measured.needs):.1%} is the nearest"
         )
-    return _sure(measured, fast, lambda again: _nearest(again, share), note)
+    return _sure(measured, lambda again: _nearest(again, share), note)
 
 
 def by_wrong_fast(measured: Measured, bound: float) -> Chosen:
@@ -151,7 +193,7 @@ def by_wrong_fast(measured: Measured, bound: float) -> Chosen:
     note = f"no boundary keeps wrongly fast answers within {bound:.1%}; this is the nearest" if over else ""
     if not fast:
         note = f"no query can go to the first tier with at most {bound:.1%} wrongly fast"
-    return _sure(measured, fast, lambda again: _within(again, bound), note)
+    return _sure(measured, lambda again: _within(again, bound), note)
 
 
 def by_knee(measured: Measured) -> Chosen:
@@ -161,7 +203,7 @@ def by_knee(measured: Measured) -> Chosen:
     between its ends (Satopää et al. 2011, "Finding a Kneedle in a Haystack").
     """
     _refuse_one_class(measured)
-    return _sure(measured, _knee(measured), _knee, "")
+    return _sure(measured, _knee, "")
 
 
 def _refuse_one_class(measured: Measured) -> None:
@@ -193,28 +235,33 @@ def _within(measured: Measured, bound: float) -> int:
 
 def _knee(measured: Measured) -> int:
     cuts = measured.valid()
-    quality = measured.quality_at()[cuts]
-    large = 1 - cuts / len(measured.needs)  # share of calls to larger models
+    quality = measured.quality_at()
     low, high = quality[-1], quality[0]
     if not high > low:
         return int(cuts.max())  # the first tier is as good everywhere
-    return int(cuts[np.argmax((quality - low) / (high - low) - large)])
+    large = 1 - cuts / len(measured.needs)  # share of calls to larger models
+    return int(cuts[np.argmax((quality[cuts] - low) / (high - low) - large)])
 
 
-def _sure(measured: Measured, fast: int, choose: Callable[[Measured], int], note: str) -> Chosen:
-    """Choose again on resampled rows (bootstrap, Efron 1979): how far would the boundary lie elsewhere?"""
+def _sure(measured: Measured, choose: Callable[[Measured], int], note: str) -> Chosen:
+    """Choose, and choose again on texts drawn anew: how far would the boundary lie elsewhere?"""
     if not np.ptp(measured.needs):
         raise Unfit(
             f"every row has the same need, {measured.needs[0]:.3f}: no threshold tells them apart; "
             "other texts, or more kinds of them, would"
         )
+    fast = choose(measured)
+    if fast < choose(msgspec.structs.replace(measured, uppers=(1.0,))):
+        note = f"the first tier would end later, if the second did not end at need {measured.uppers[0]:g}"
     draw = np.random.default_rng(0)
     count = len(measured.needs)
     bounds, shares = [], []
     for _ in range(RESAMPLES):
-        rows = np.sort(draw.integers(0, count, count))
+        rows = np.repeat(np.arange(count), measured.drawn(draw))
         quality = None if measured.quality is None else measured.quality[rows]
-        again = Measured(measured.needs[rows], quality, measured.kind)
+        again = msgspec.structs.replace(
+            measured, needs=measured.needs[rows], quality=quality, texts=measured.texts[rows]
+        )
         bound = again.boundary(choose(again))
         bounds.append(1 - bound)
         shares.append(np.searchsorted(measured.needs, bound, side="right") / count)
@@ -225,18 +272,9 @@ def _sure(measured: Measured, fast: int, choose: Callable[[Measured], int], note
 
 
 def policy_text(policy: Policy, need: dict[str, float], chosen: Chosen, comments: Sequence[str]) -> str:
-    """The policy in force with another first boundary, as a POLICY_FILE.
-
-    Raises `Unfit` when the boundary lies over the second tier's.
-    """
-    rest = policy.tiers[1:]
-    if rest and not chosen.boundary < rest[0].need_max:
-        raise Unfit(
-            f"the first tier would end at need {chosen.boundary:.3f}, and {rest[0].name!r} ends at "
-            f"{rest[0].need_max:g}; raise its need_max, or ask for a smaller share"
-        )
+    """The policy in force with another first boundary, as a POLICY_FILE."""
     return policy_file.write(
-        tiers=[Tier(policy.names[0], round(chosen.boundary, 6)), *rest],
+        tiers=[Tier(policy.names[0], chosen.boundary), *policy.tiers[1:]],
         need=need,
         source=policy.source,
         options=policy.options,
@@ -245,8 +283,11 @@ def policy_text(policy: Policy, need: dict[str, float], chosen: Chosen, comments
     )
 
 
-def table(measured: Measured, prices: tuple[float, float] | None) -> str:
-    """What boundaries do, at every tenth of the queries, as aligned text."""
+def table(measured: Measured, prices: Sequence[float]) -> str:
+    """What boundaries do, at every tenth of the queries, as aligned text.
+
+    prices  (tier,) of 1,000 queries each, cheapest first; empty where they are not known
+    """
     heads = ["threshold", "to the first tier"]
     if measured.quality is not None:
         heads += ["quality", "wrongly fast"]
@@ -261,8 +302,7 @@ def table(measured: Measured, prices: tuple[float, float] | None) -> str:
         if quality is not None and wrong is not None:
             cells += [f"{quality[fast]:7.3f}", f"{wrong[fast]:12.2%}"]
         if prices:
-            share = fast / count
-            cells.append(f"{prices[0] * share + prices[1] * (1 - share):14.2f}")
+            cells.append(f"{measured.cost_at(fast, prices):14.2f}")
         lines.append("  ".join(cells))
     return "\n".join(lines)
 
@@ -290,7 +330,7 @@ def pictures(measured: Measured, chosen: Chosen) -> tuple[str, str]:
         )
         return svg, text
     quality = measured.quality_at()
-    large = [1 - float(cut) / count for cut in cuts][::-1]
+    large = [1 - float(cut) / count for cut in cuts][::-1]  # ascending
     reached = [float(quality[cut]) for cut in cuts][::-1]
     low, high = _band(measured, cuts)
     mark = (1 - chosen.fast / count, float(quality[chosen.fast]))
@@ -298,7 +338,7 @@ def pictures(measured: Measured, chosen: Chosen) -> tuple[str, str]:
     svg = charts.curve(
         [
             charts.Line("by need", large, reached, low[::-1], high[::-1]),
-            charts.Line("by chance", [large[0], large[-1]], [reached[0], reached[-1]], dashed=True),
+            charts.Line("by chance", [0.0, 1.0], [float(quality[-1]), float(quality[0])], dashed=True),
         ],
         title="Quality against calls to larger models",
         x_name=names[0],
@@ -312,11 +352,10 @@ def _band(measured: Measured, cuts: "NDArray[np.int64]") -> tuple[list[float], l
     """A 95% band of the quality at each cut, by the bootstrap."""
     assert measured.quality is not None
     draw = np.random.default_rng(0)
-    count = len(measured.needs)
     found = np.empty((100, len(cuts)))
     for n in range(len(found)):
-        times = np.bincount(draw.integers(0, count, count), minlength=count)
+        times = measured.drawn(draw)
         first, larger = (np.concatenate([[0.0], np.cumsum(times * column)]) for column in measured.quality.T)
-        found[n] = (first[cuts] + larger[-1] - larger[cuts]) / count
+        found[n] = (first[cuts] + larger[-1] - larger[cuts]) / times.sum()
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return low.tolist(), high.tolist()

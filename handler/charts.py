@@ -13,8 +13,23 @@ import msgspec
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 44
 HALF_LETTER = 2.9  # of the small type under bars
-# Told apart by people who do not see red from green (Okabe and Ito 2008), on light and on dark.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00")
+LETTER = 7.2  # of the other type, the widest that is usual
+NAME_CHARS_MAX = 30  # of a legend or a boundary; longer names are cut
+ROW = 16
+# As many as a policy may have tiers. The first three are Okabe and Ito's (2008); the others were chosen to lie
+# far from all, also for people who do not see red from green, and to stand out on light and on dark.
+COLORS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#3c00ff",
+    "#5ac369",
+    "#962d1e",
+    "#2db4c3",
+    "#3c5a69",
+    "#5ab4ff",
+    "#3c69f0",
+)
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:currentColor}"
     ".axis{stroke:currentColor;stroke-opacity:.35;fill:none}.grid{stroke:currentColor;stroke-opacity:.12}"
@@ -110,13 +125,18 @@ def histogram(
                 f'<rect x="{left + 0.5:.1f}" y="{_y(share, 0, top):.1f}" width="{right - left - 1:.1f}" '
                 f'height="{height:.1f}" fill="{COLORS[0]}"/>'
             )
-    for x, name in boundaries:
+    ends: list[float] = []  # of the last name in each row
+    for x, name in sorted(boundaries):
         at = _x(x, 0, 1)
-        end = "end" if x > 0.6 else "start"
+        wide = len(_cut(name)) * LETTER
+        left = at + 6 if x <= 0.6 else at - 6 - wide
+        row = next((row for row, end in enumerate(ends) if end < left), len(ends))
+        ends[row : row + 1] = [left + wide]
         parts.append(
             f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{COLORS[1]}" '
             f'stroke-width="2" stroke-dasharray="4 3"/>'
-            f'<text x="{at + (-6 if end == "end" else 6):.1f}" y="{TOP + 12}" text-anchor="{end}">{escape(name)}</text>'
+            f'<text x="{at + (6 if x <= 0.6 else -6):.1f}" y="{TOP + 12 + ROW * row}" '
+            f'text-anchor="{"start" if x <= 0.6 else "end"}">{escape(_cut(name))}</text>'
         )
     return _svg(title, parts)
 
@@ -154,13 +174,18 @@ def stacked(
                 for line, word in enumerate(words)
             )
             parts.append(f'<text font-size="10" style="font-size:10px" text-anchor="middle">{lines}</text>')
+    left, row = float(LEFT), 0
     for number, name in enumerate(names):
-        left = LEFT + 110 * number
+        wide = max(16 + len(_cut(name)) * LETTER, 96.0)
+        if left + wide > WIDTH:
+            left, row = float(LEFT), row + 1
+        top = HEIGHT - 12 + ROW * row
         parts.append(
-            f'<rect x="{left}" y="{HEIGHT - 12}" width="10" height="10" fill="{COLORS[number % len(COLORS)]}"/>'
-            f'<text x="{left + 16}" y="{HEIGHT - 3}">{escape(name)}</text>'
+            f'<rect x="{left:.1f}" y="{top}" width="10" height="10" fill="{COLORS[number % len(COLORS)]}"/>'
+            f'<text x="{left + 16:.1f}" y="{top + 9}">{escape(_cut(name))}</text>'
         )
-    return _svg(title, parts)
+        left += wide + 14
+    return _svg(title, parts, HEIGHT + ROW * row)
 
 
 def plotted(
@@ -246,9 +271,13 @@ def _tick(value: float, reach: float, percent: bool | None) -> str:
     return f"{value:,.{0 if reach > 8 else 2}f}"
 
 
-def _svg(title: str, parts: Sequence[str]) -> str:
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_CHARS_MAX else f"{name[: NAME_CHARS_MAX - 1]}…"
+
+
+def _svg(title: str, parts: Sequence[str], height: int = HEIGHT) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{escape(title)}"><title>{escape(title)}</title><style>{STYLE}</style>{"".join(parts)}</svg>'
     )
 

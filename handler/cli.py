@@ -4,7 +4,6 @@ What a command needs is imported when it runs, so that none pays for another.
 """
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -132,10 +131,12 @@ def _load(settings: Settings, source: "Source | Literal['auto'] | None" = None) 
     """
     from handler.model_holder import policy_of
     from handler.policy import UnknownTask
-    from handler.policy_file import PolicyError, with_source
+    from handler.policy_file import FAST_TASKS_TOO, PolicyError, with_source
     from handler.wiring import load_router, read_policy
 
     file = read_policy(settings)
+    if source == "outcomes" and settings.fast_tasks:
+        raise SettingsError(f"--source outcomes: {FAST_TASKS_TOO}")
     router = load_router(settings)
     if source == "auto":
         source = "outcomes" if file is None and router.learns and not settings.fast_tasks else None
@@ -244,16 +245,14 @@ def _picture_file(arguments: argparse.Namespace) -> str | None:
     return f"{arguments.out.removesuffix('.toml')}.svg"
 
 
-def _prices(arguments: argparse.Namespace) -> tuple[float, float] | None:
-    """Both prices of `calibrate`, or none. Raises SettingsError."""
-    given = (arguments.price_small, arguments.price_large)
-    if given == (None, None):
-        return None
-    if None in given:
-        raise SettingsError("--price-small and --price-large go together")
-    if not all(math.isfinite(price) and price >= 0 for price in given):
-        raise SettingsError("--price-small and --price-large: accepted: numbers, at least 0")
-    return given
+def _prices(arguments: argparse.Namespace, policy: "Policy") -> dict[str, float]:
+    """The price of 1,000 queries of each tier. Raises SettingsError."""
+    from handler.replay import Prices
+
+    try:
+        return Prices(arguments.price_small, arguments.price_large, dict(arguments.price)).of(policy)
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
 
 
 def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -285,12 +284,16 @@ def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Nam
     from handler import calibrate
     from handler.wiring import read_policy
 
-    prices = _prices(arguments)
+    names = local.policy.names
+    priced = (arguments.price_small, arguments.price_large, arguments.price) != (None, None, [])
+    prices = list(_prices(arguments, local.policy).values()) if priced else []
     measured = calibrate.measure(Path(arguments.file), local)
     print(f"{len(measured.needs):,} queries of {arguments.file}, model {local.router.version}", end="")
     print(
         {"none": ", no labels", "tasks": ", labelled by task", "outcomes": ", with outcomes"}[measured.kind]
     )
+    if measured.refused:
+        print(measured.refused)
     print(calibrate.table(measured, prices))
     if arguments.fast_share is not None:
         chosen = calibrate.by_share(measured, arguments.fast_share)
@@ -316,6 +319,11 @@ def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Nam
             f"quality {measured.quality_at()[chosen.fast]:.3f}, wrongly fast {measured.wrong_at()[chosen.fast]:.2%} "
             f"of all queries"
         )
+        if len(names) > 2:
+            found.append(
+                f"not known: how good the answers of {', '.join(names[1:-1])} are; what does not go to {names[0]} counts as if "
+                f"{names[-1]} answered it"
+            )
     if chosen.note:
         found.append(f"note: {chosen.note}")
     print("\n".join(found))
@@ -337,12 +345,7 @@ def _replay(local: "LocalRouter", settings: Settings, arguments: argparse.Namesp
     """Say what would have gone where on a log, and what that saves and risks."""
     from handler import replay
 
-    named = dict(arguments.price)
-    try:
-        prices = replay.Prices(arguments.price_small, arguments.price_large, named).of(local.policy)
-        found = replay.Replay(local.policy, prices)
-    except ValueError as exc:
-        raise SettingsError(str(exc)) from None
+    found = replay.Replay(local.policy, _prices(arguments, local.policy))
     found.add(Path(arguments.file), local)
     print(found.summary())
     html = replay.page(
@@ -495,20 +498,20 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", default="replay.html", help="the page to write [%(default)s]"
     )
     replay.add_argument("--no-texts", action="store_true", help="leave the queries' texts out of the page")
-    replay.add_argument(
-        "--price",
-        action="append",
-        default=[],
-        type=_price,
-        metavar="TIER=PRICE",
-        help="price of 1,000 queries of a tier between the first and the last; may be repeated",
-    )
     for tool in (calibrate, replay):
         tool.add_argument(
             "--price-small", type=float, metavar="PRICE", help="of 1,000 queries of the first tier"
         )
         tool.add_argument(
             "--price-large", type=float, metavar="PRICE", help="of 1,000 queries of the last tier"
+        )
+        tool.add_argument(
+            "--price",
+            action="append",
+            default=[],
+            type=_price,
+            metavar="TIER=PRICE",
+            help="of 1,000 queries of a tier by name, as those between the first and the last need it; may be repeated",
         )
     cache = command("cache", "Show or remove what stands in Redis.")
     actions = cache.add_subparsers(dest="action", required=True)

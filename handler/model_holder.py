@@ -247,7 +247,7 @@ def policy_statistics(
         source=policy.source,
         file=file.path if file else None,
         version=file.version if file else None,
-        threshold=round(1 - bounds[0], 6),
+        threshold=policy.threshold,
         tiers=dict(zip(policy.names, (round(bound, 6) for bound in bounds), strict=True)),
         needs=dict(zip(policy.tasks, policy.needs, strict=True)),
         options=policy.options,

@@ -107,7 +107,8 @@ class Policy:
     needs       (task,) how much each needs a large model, 0 to 1
     tiers       the cheapest first, ten at most; the last answers all that is left
     routes      the tier that each task's own need falls to
-    threshold   how sure a fast answer must be; None where the tiers are an operator's own
+    threshold   how sure an answer of the first tier must be: 1 less its boundary. A query that asks for
+                just this much gets the policy's own decision
     source      what a query's need is computed from: its tasks, or the need learnt from outcomes
     overridden  tasks whose own need counts for their share although the source is outcomes
     """
@@ -130,7 +131,6 @@ class Policy:
         self.tasks = tuple(tasks)
         self.needs = tuple(float(needs[task]) for task in tasks)
         self.tiers = tuple(tiers) or TIERS
-        self.threshold = None if tiers else threshold
         self.source: Source = source
         self.overridden = frozenset(overridden)
         self.options = dict(options)
@@ -140,7 +140,12 @@ class Policy:
         self.uppers = tuple(tier.need_max for tier in self.tiers)
         self.names = tuple(tier.name for tier in self.tiers)
         self.labels = LABELS[: len(self.tiers)]
-        self.first = self.first_boundary(threshold) if not tiers else self.uppers[0]
+        # No threshold moves the first boundary over a half, or over where the operator has put it.
+        self._first_max = max(HALF, self.uppers[0])
+        if len(self.uppers) > 1:
+            self._first_max = min(self._first_max, self.uppers[1])
+        self.first = self.uppers[0] if tiers else min(1.0 - threshold, self._first_max)
+        self.threshold = round(1.0 - self.first, 12)  # 0.7 and not 0.7000000000000001
         places = [bisect_left(self.uppers, need) for need in self.needs]
         self.routes = {task: self.names[place] for task, place in zip(self.tasks, places, strict=True)}
         everywhere = tuple(range(len(self.tasks)))
@@ -171,7 +176,9 @@ class Policy:
 
     def first_boundary(self, threshold: float) -> float:
         """Where a threshold puts the boundary between the first tier and the others."""
-        return min(HALF, 1.0 - threshold, self.uppers[1] if len(self.uppers) > 1 else 1.0)
+        if threshold == self.threshold:  # 1 - 0.7 is not 0.3
+            return self.first
+        return min(1.0 - threshold, self._first_max)
 
     def boundaries(self, threshold: float | None = None) -> tuple[float, ...]:
         """The greatest need of each tier, in force for one query.

@@ -50,6 +50,8 @@ NAME_ACCEPTED = "1 to 64 letters, digits, and _ . : -"
 SOURCES: tuple[Source, ...] = ("tasks", "outcomes")
 MEMBERS = ("source", "need", "tier", "options", "predicates")
 
+FAST_TASKS_TOO = 'ROUTE_FAST_TASKS is set too, and with source = "outcomes" tasks do not decide; name tasks in [need] instead'
+
 Where = tuple[str | int, ...]  # where a value stands in the file: ("tier", 0, "need_max")
 
 
@@ -101,11 +103,7 @@ def read(path: str | Path, *, fast_tasks: bool = False, threshold_given: bool = 
             ("need",), "ROUTE_FAST_TASKS is set too, and both say what tasks need; set one of the two"
         )
     if fast_tasks and policy.source == "outcomes":
-        raise policy.error(
-            ("source",),
-            'ROUTE_FAST_TASKS is set too, and with source = "outcomes" tasks do not decide; '
-            "name tasks in [need] instead",
-        )
+        raise policy.error(("source",), FAST_TASKS_TOO)
     if threshold_given and policy.tiers:
         raise policy.error(
             ("tier", 0),
@@ -130,6 +128,11 @@ def parse(content: bytes, path: str) -> PolicyFile:
         line = int(found[1]) if found and found[1] else text.rstrip().count("\n") + 1
         reason = re.sub(r" \(at .*\)$", "", str(exc))
         raise PolicyError(f"{path}:{line}: this is not TOML: {reason}") from None
+    if not seen:  # half written, or emptied: not the wish for the model's own policy
+        raise PolicyError(
+            f"{path} is empty, or holds nothing but comments; accepted: at least one of {_listed(MEMBERS)}. "
+            "To have the model's own policy, leave POLICY_FILE unset"
+        )
     return _Reader(seen, path, _lines(text)).policy(hashlib.sha256(content).hexdigest()[:12])
 
 
@@ -181,8 +184,8 @@ def policy_for(
 
 
 def with_source(file: PolicyFile | None, source: Source) -> PolicyFile:
-    """A policy file, or the empty one where there is none, that takes need from elsewhere."""
-    return msgspec.structs.replace(file or parse(b"", "policy"), source=source)
+    """A policy file, or one that says nothing else where there is none, that takes need from elsewhere."""
+    return msgspec.structs.replace(file or parse(b'source = "tasks"', "policy"), source=source)
 
 
 def write(

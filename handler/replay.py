@@ -27,18 +27,35 @@ NO_DAY = "no day given"
 UNREAD = "not read"
 
 
+class Money(msgspec.Struct, frozen=True):
+    """What some of the queries cost.
+
+    counts          (tier,) queries
+    cost, cost_last as routed, and if all went to the last tier
+    expected_wrong  queries of the first tier that are expected to need more
+    risked          what it costs to ask the last tier again for these
+    """
+
+    name: str
+    counts: Sequence[int]
+    queries: int
+    cost: float
+    cost_last: float
+    expected_wrong: float
+    risked: float
+
+    @property
+    def saved(self) -> float:
+        return self.cost_last - self.cost
+
+
 class Replay:
     """What a log came to. Filled by `add`, read by `summary` and `page`."""
 
     def __init__(self, policy: Policy, prices: Mapping[str, float]) -> None:
         """
-        prices  of 1,000 queries, by tier
-
-        Raises `ValueError` when a tier has no price.
+        prices  of 1,000 queries, by tier (`Prices.of`)
         """
-        missing = [name for name in policy.names if name not in prices]
-        if missing:
-            raise ValueError(f"no price for {', '.join(missing)}; say --price {missing[0]}=…")
         self.policy = policy
         self.prices = dict(prices)
         self.rows = 0
@@ -47,18 +64,23 @@ class Replay:
         self.by_task: dict[str, list[int]] = {}
         self.by_day: dict[str, list[int]] = {}
         self.needs = [0] * PARTS
-        # Of what goes to the first tier: how much of it needs a larger one, as the model expects.
-        self.expected_wrong = 0.0
+        # Of what goes to the first tier: how many queries need a larger one, as the model expects.
         self.expected_by_task: dict[str, float] = {}
-        self.labelled = 0
-        self.quality = [0.0, 0.0, 0.0]  # all to the first tier, as routed, all to the last
+        self.expected_by_day: dict[str, float] = {}
+        # Rows with outcomes, and of these the ones whose tier's outcome is known: a row tells of the
+        # first tier and of the last, and of none between them.
+        self.labelled = self.judged = 0
+        self.quality = [0.0, 0.0, 0.0]  # of those: all to the first tier, as routed, all to the last
         self.wrong = 0
+        self.refused = 0
+        self.refusals = ""  # by line, in words
         self._near: list[tuple[float, int, str, str, float, str]] = []
         self._shown: set[int] = set()
 
     def add(self, path: Path, local: LocalRouter) -> None:
-        """Route every row of a file. Raises `BadRows` before anything is computed."""
-        check(path)
+        """Route every row of one file. Raises `BadRows` before anything is computed."""
+        summary = check(path)
+        self.refused, self.refusals = summary.refused, summary.told()
 
         def readable() -> Iterator[Row]:
             for row in read(path):
@@ -71,23 +93,20 @@ class Replay:
         for row, scores in local.scored(readable()):
             decision = decide(scores, self.policy)
             place = int(decision.label)
-            self._count(decision.task, row.day, place)
+            self._count(decision.task, row.day, place, 0.0 if place else decision.need)
             self.needs[min(int(decision.need * PARTS), PARTS - 1)] += 1
-            if place == 0:
-                self.expected_wrong += decision.need
-                self.expected_by_task[decision.task] = (
-                    self.expected_by_task.get(decision.task, 0.0) + decision.need
-                )
             if row.small is not None and row.large is not None:
                 self.labelled += 1
-                routed = row.small if place == 0 else row.large
-                for n, quality in enumerate((row.small, routed, row.large)):
-                    self.quality[n] += quality
+                if place in (0, len(self.by_tier) - 1):
+                    self.judged += 1
+                    routed = row.large if place else row.small
+                    for n, quality in enumerate((row.small, routed, row.large)):
+                        self.quality[n] += quality
                 self.wrong += place == 0 and row.large > row.small
             if len(bounds) > 1:
                 self._remember(decision.margin, row.text, decision.route, decision.need, decision.task)
 
-    def _count(self, task: str, day: str | None, place: int) -> None:
+    def _count(self, task: str, day: str | None, place: int, expected_wrong: float = 0.0) -> None:
         self.rows += 1
         self.by_tier[place] += 1
         self.by_task.setdefault(task, [0] * len(self.by_tier))[place] += 1
@@ -95,6 +114,8 @@ class Replay:
         if day not in self.by_day and len(self.by_day) >= DAYS_MAX:
             day = OTHER_DAYS
         self.by_day.setdefault(day, [0] * len(self.by_tier))[place] += 1
+        self.expected_by_task[task] = self.expected_by_task.get(task, 0.0) + expected_wrong
+        self.expected_by_day[day] = self.expected_by_day.get(day, 0.0) + expected_wrong
 
     def _remember(self, margin: float, text: str, route: str, need: float, task: str) -> None:
         """Keep the queries nearest to a boundary, each once."""
@@ -122,45 +143,68 @@ class Replay:
         return sum(self.prices[name] * count for name, count in each) / 1000
 
     @property
-    def cost_routed(self) -> float:
-        return self.cost(self.by_tier)
+    def total(self) -> "Money":
+        return self._money("all", self.by_tier, sum(self.expected_by_task.values()))
 
     @property
-    def cost_last(self) -> float:
-        """Of sending everything to the last tier."""
-        return self.cost([0] * (len(self.by_tier) - 1) + [self.rows])
+    def tasks(self) -> list["Money"]:
+        """By task, that with the most queries first."""
+        found = [self._money(task, n, self.expected_by_task[task]) for task, n in self.by_task.items()]
+        return sorted(found, key=lambda money: -money.queries)
 
     @property
-    def cost_of_wrong(self) -> float:
-        """Of asking the last tier again where the first is expected to fall short."""
-        return self.prices[self.policy.names[-1]] * self.expected_wrong / 1000
+    def days(self) -> list["Money"]:
+        """By day, the first first; none where no row says when it was asked."""
+        if set(self.by_day) == {NO_DAY}:
+            return []
+        return [self._money(day, n, self.expected_by_day[day]) for day, n in sorted(self.by_day.items())]
+
+    def _money(self, name: str, counts: Sequence[int], expected_wrong: float) -> "Money":
+        last = self.prices[self.policy.names[-1]] / 1000
+        queries, cost = sum(counts), self.cost(counts)
+        return Money(name, counts, queries, cost, last * queries, expected_wrong, last * expected_wrong)
+
+    def qualities(self) -> str:
+        """The quality as routed, and of all to the first tier and to the last, in words."""
+        if not self.judged:
+            return "unknown"
+        small, routed, large = (total / self.judged for total in self.quality)
+        names = self.policy.names
+        return f"{routed:.3f}; all to {names[0]} {small:.3f}, all to {names[-1]} {large:.3f}"
+
+    def unknown(self) -> list[str]:
+        """What is not known of the tiers between the first and the last, in words; nothing where there are none."""
+        if len(self.policy.names) < 3:
+            return []
+        names, middle = self.policy.names, sum(self.by_tier[1:-1])
+        told = f"not known: how good the answers of {', '.join(names[1:-1])} are; no risk is counted for these {middle:,} queries"
+        if self.labelled:
+            told += f", and the {self.labelled - self.judged:,} of them with outcomes stand in no quality"
+        return [told]
 
     def summary(self) -> str:
         """The finding as text for a terminal."""
-        names = self.policy.names
-        saved = self.cost_last - self.cost_routed
-        share = saved / self.cost_last if self.cost_last else 0.0
-        lines = [f"{self.rows:,} queries"]
+        names, total = self.policy.names, self.total
+        lines = [f"{self.rows:,} queries", *([self.refusals] if self.refusals else [])]
         lines += [
             f"  to {name}: {count:,} ({_share(count, self.rows)}), {self.prices[name]:g} per 1,000"
             for name, count in zip(names, self.by_tier, strict=True)
         ]
         lines += [
-            f"cost: {self.cost_routed:,.2f}; all to {names[-1]}: {self.cost_last:,.2f}; "
-            f"saved: {saved:,.2f} ({share:.1%})",
-            f"risked: {self.expected_wrong:,.0f} queries ({_share(self.expected_wrong, self.rows)}) go to {names[0]} "
-            f"and are expected to need more; asking {names[-1]} again for them: {self.cost_of_wrong:,.2f}",
+            f"cost: {total.cost:,.2f}; all to {names[-1]}: {total.cost_last:,.2f}; "
+            f"saved: {total.saved:,.2f} ({_share(total.saved, total.cost_last)})",
+            f"risked: {total.expected_wrong:,.0f} queries ({_share(total.expected_wrong, self.rows)}) go to {names[0]} "
+            f"and are expected to need more; asking {names[-1]} again for them: {total.risked:,.2f}",
         ]
+        lines += self.unknown()
         if self.labelled:
-            small, routed, large = (total / self.labelled for total in self.quality)
             lines.append(
-                f"by the outcomes of {self.labelled:,} rows: quality {routed:.3f}; all to {names[0]} {small:.3f}, all to "
-                f"{names[-1]} {large:.3f}; wrongly to {names[0]}: {_share(self.wrong, self.labelled)}"
+                f"by the outcomes of {self.judged:,} rows: quality {self.qualities()}; "
+                f"wrongly to {names[0]}: {_share(self.wrong, self.labelled)}"
             )
-        lines += ["", _table(self, self.by_task, "task")]
-        days = dict(sorted(self.by_day.items()))
-        if set(days) != {NO_DAY}:
-            lines += ["", _table(self, days, "day")]
+        lines += ["", _table(names, self.tasks, "task")]
+        if self.days:
+            lines += ["", _table(names, self.days, "day")]
         return "\n".join(lines)
 
 
@@ -168,14 +212,21 @@ def _share(part: float, whole: float) -> str:
     return f"{part / whole:.1%}" if whole else "–"
 
 
-def _table(replay: Replay, groups: Mapping[str, Sequence[int]], name: str) -> str:
-    names = replay.policy.names
-    wide = max(len(name), *(len(group) for group in groups))
-    lines = ["  ".join([name.ljust(wide), "queries".rjust(9), *(f"to {tier}".rjust(12) for tier in names)])]
-    shown = groups.items() if name == "day" else sorted(groups.items(), key=lambda group: -sum(group[1]))
-    for group, counts in shown:
-        cells = [f"{_share(count, sum(counts)):>12}" for count in counts]
-        lines.append("  ".join([group.ljust(wide), f"{sum(counts):9,}", *cells]))
+def _table(tiers: Sequence[str], groups: Sequence[Money], name: str) -> str:
+    wide = max(len(name), *(len(group.name) for group in groups))
+    heads = [
+        "queries".rjust(9),
+        *(f"to {tier}".rjust(12) for tier in tiers),
+        *("saved".rjust(12), "risked".rjust(12)),
+    ]
+    lines = ["  ".join([name.ljust(wide), *heads])]
+    for group in groups:
+        cells = [
+            _share(count, group.queries).rjust(len(head))
+            for count, head in zip(group.counts, heads[1:], strict=False)
+        ]
+        money = f"{group.saved:12,.2f}  {group.risked:12,.2f}"
+        lines.append("  ".join([group.name.ljust(wide), f"{group.queries:9,}", *cells, money]))
     return "\n".join(lines)
 
 
@@ -199,23 +250,20 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
 
     texts  whether the queries near a boundary are shown
     """
-    names = replay.policy.names
-    saved = replay.cost_last - replay.cost_routed
+    names, total = replay.policy.names, replay.total
     figures = [
         (f"{replay.rows:,}", "queries"),
         (_share(replay.by_tier[0], replay.rows), f"would go to {names[0]}"),
-        (f"{saved:,.2f}", f"saved of {replay.cost_last:,.2f} ({_share(saved, replay.cost_last)})"),
-        (f"{replay.expected_wrong:,.0f}", f"expected to need more than {names[0]} ({_share(replay.expected_wrong, replay.rows)})"),
-        (f"{replay.cost_of_wrong:,.2f}", f"to ask {names[-1]} again for those"),
+        (f"{total.saved:,.2f}", f"saved of {total.cost_last:,.2f} ({_share(total.saved, total.cost_last)})"),
+        (f"{total.expected_wrong:,.0f}", f"expected to need more than {names[0]} ({_share(total.expected_wrong, replay.rows)})"),
+        (f"{total.risked:,.2f}", f"risked: to ask {names[-1]} again for those"),
     ]  # fmt: skip
+    if replay.refused:
+        figures.append((f"{replay.refused:,}", "refused, as a gateway would, and not counted"))
     if replay.labelled:
-        small, routed, large = (total / replay.labelled for total in replay.quality)
-        figures.append(
-            (
-                f"{routed:.3f}",
-                f"quality by outcomes; all to {names[0]} {small:.3f}, all to {names[-1]} {large:.3f}",
-            )
-        )
+        quality, _, others = replay.qualities().partition("; ")
+        what = f"quality by the outcomes of {replay.judged:,} rows"
+        figures.append((quality, f"{what}; {others}" if others else what))
     parts = ["".join(f"<div><b>{escape(value)}</b>{escape(what)}</div>" for value, what in figures)]
     boundaries = list(zip(replay.policy.boundaries()[:-1], names, strict=False))
     need = charts.histogram(
@@ -224,27 +272,32 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
         x_name="need of a large model",
         boundaries=[(bound, f"{name} ends") for bound, name in boundaries],
     )
-    tasks = sorted(replay.by_task.items(), key=lambda group: -sum(group[1]))
-    days = sorted(replay.by_day.items())
+    tasks, days = replay.tasks, replay.days
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p>Every query goes to the cheapest tier that its need of a large model allows. Model {escape(model)}; "
         f"prices of 1,000 queries: {escape(', '.join(f'{name} {replay.prices[name]:g}' for name in names))}.</p>",
         f'<div class="figures">{parts[0]}</div>',
+        *(f"<p>{escape(told[0].upper() + told[1:])}.</p>" for told in replay.unknown()),
         "<h2>How much the queries need a large model</h2>",
         need,
         "<h2>By task</h2>",
         charts.stacked(
-            names, [(task.replace("_", " "), counts) for task, counts in tasks[:8]],
+            names, [(task.name.replace("_", " "), task.counts) for task in tasks[:8]],
             title="Queries by task and tier", y_name="queries",
         ),
-        _html_table(replay, tasks, "task"),
+        _html_table(names, tasks, "task"),
     ]  # fmt: skip
-    if {day for day, _ in days} != {NO_DAY}:
+    if days:
         body += [
             "<h2>By day</h2>",
-            charts.stacked(names, days[-60:], title="Queries by day and tier", y_name="queries"),
-            _html_table(replay, days[-366:], "day"),
+            charts.stacked(
+                names,
+                [(day.name, day.counts) for day in days[-60:]],
+                title="Queries by day and tier",
+                y_name="queries",
+            ),
+            _html_table(names, days[-366:], "day"),
         ]
     if replay.near:
         body.append("<h2>Near the line</h2>")
@@ -273,20 +326,18 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
     )
 
 
-def _html_table(replay: Replay, groups: Sequence[tuple[str, Sequence[int]]], name: str) -> str:
-    names = replay.policy.names
-    heads = "".join(f"<th>to {escape(tier)}</th>" for tier in names)
+def _html_table(tiers: Sequence[str], groups: Sequence[Money], name: str) -> str:
+    heads = ["queries", *(f"to {tier}" for tier in tiers), "cost", "saved", "risked"]
     lines = [
-        f'<div class="wide"><table><tr><th>{name}</th><th>queries</th>{heads}<th>cost</th><th>saved</th></tr>'
+        f'<div class="wide"><table><tr><th>{name}</th>',
+        *(f"<th>{escape(head)}</th>" for head in heads),
+        "</tr>",
     ]
-    for group, counts in groups:
-        total = sum(counts)
-        cost = replay.cost(counts)
-        saved = replay.cost([0] * (len(counts) - 1) + [total]) - cost
-        shares = "".join(f"<td>{_share(count, total)}</td>" for count in counts)
-        lines.append(
-            f"<tr><td>{escape(group)}</td><td>{total:,}</td>{shares}<td>{cost:,.2f}</td><td>{saved:,.2f}</td></tr>"
-        )
+    for group in groups:
+        shares = [_share(count, group.queries) for count in group.counts]
+        money = [f"{amount:,.2f}" for amount in (group.cost, group.saved, group.risked)]
+        cells = "".join(f"<td>{cell}</td>" for cell in (f"{group.queries:,}", *shares, *money))
+        lines.append(f"<tr><td>{escape(group.name)}</td>{cells}</tr>")
     return "".join([*lines, "</table></div>"])
 
 
@@ -302,9 +353,9 @@ class Prices(msgspec.Struct, frozen=True):
     named: dict[str, float]
 
     def of(self, policy: Policy) -> dict[str, float]:
-        """By tier: the first has the small model's price, the last the large one's, unless they are named.
+        """By tier, cheapest first: the first has the small model's price, the last the large one's, unless they are named.
 
-        Raises `ValueError` for a name that is no tier, or a price that is none.
+        Raises `ValueError` for a name that is no tier, a price that is none, and a tier without a price.
         """
         if unknown := [name for name in self.named if name not in policy.names]:
             raise ValueError(f"--price {unknown[0]}: not a tier; accepted: {', '.join(policy.names)}")
@@ -316,4 +367,8 @@ class Prices(msgspec.Struct, frozen=True):
         for name, price in found.items():
             if not 0 <= price < float("inf"):
                 raise ValueError(f"the price of {name} is {price}; accepted: a number, at least 0")
-        return found
+        if missing := [name for name in policy.names if name not in found]:
+            options = {policy.names[0]: "--price-small", policy.names[-1]: "--price-large"}
+            option = options.get(missing[0], f"--price {missing[0]}")
+            raise ValueError(f"no price for {', '.join(missing)}; say {option}=…")
+        return {name: found[name] for name in policy.names}

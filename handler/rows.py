@@ -9,7 +9,9 @@ JSON lines, one object each, or CSV with a header line; `.gz` of either.
     time                    when it was asked: ISO 8601, or seconds since 1970
 
 `check` reads a file to its end and names every bad row by its line before anything is
-computed; `read` then gives the rows, one at a time. Both take constant memory.
+computed; `read` then gives the rows, one at a time. Both take constant memory. A query that
+a gateway refuses (its text is empty, its messages are none) is no bad row: it is counted and
+named by its line, and left out.
 """
 
 import csv
@@ -17,7 +19,7 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -46,6 +48,7 @@ class Row(msgspec.Struct, frozen=True):
     task          its true task, if the file says
     small, large  how good either model's answer was, 0 to 1; both or neither
     day           when it was asked, as 2026-11-26; None where the file does not say
+    refused       why a gateway answers it with 400; None where it gives an answer
     """
 
     line: int
@@ -54,19 +57,36 @@ class Row(msgspec.Struct, frozen=True):
     small: float | None = None
     large: float | None = None
     day: str | None = None
+    refused: str | None = None
 
 
 class Summary(msgspec.Struct, frozen=True):
     """What a file holds, when it holds no bad row.
 
-    rows    how many queries
-    labels  what every row is labelled with: outcomes, a task, or nothing
+    rows      how many queries that a gateway would answer
+    outcomes, tasks  whether every row has them
+    refused   how many rows a gateway would refuse
+    refusals  the first `NAMED_MAX` of these, by line, and why
     """
 
     rows: int
     outcomes: bool
     tasks: bool
     days: bool
+    refused: int = 0
+    refusals: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """What a gateway would refuse, in words; empty where that is nothing."""
+        return _refused(self.refused, self.refusals)
+
+
+def _refused(count: int, named: Sequence[str]) -> str:
+    if not count:
+        return ""
+    more = [f"  and {count - len(named)} more"] if count > len(named) else []
+    head = f"refused: {count:,} rows, which a gateway answers with 400 and which are not counted here"
+    return "\n".join([head, *(f"  {one}" for one in named), *more])
 
 
 class BadRows(ValueError):
@@ -81,11 +101,18 @@ def check(path: Path, *, tasks: Mapping[str, Any] | None = None) -> Summary:
     bad: list[str] = []
     bad_count = rows = outcomes = labelled = days = 0
     unlabelled: dict[str, int] = {}
+    refused: list[str] = []
+    refused_count = 0
     for line, made in _made(path):
         if isinstance(made, str):
             problem: str | None = made
         elif tasks is not None and made.task is not None and made.task not in tasks:
             problem = f"{made.task[:40]!r} is no task of this model; accepted: {', '.join(tasks)}"
+        elif made.refused:
+            problem = None
+            refused_count += 1
+            if len(refused) < NAMED_MAX:
+                refused.append(f"{path}:{line}: {made.refused}")
         else:
             problem = None
             rows += 1
@@ -111,16 +138,23 @@ def check(path: Path, *, tasks: Mapping[str, Any] | None = None) -> Summary:
         more = f"\nand {bad_count - len(bad)} more" if bad_count > len(bad) else ""
         raise BadRows("\n".join(bad) + more)
     if not rows:
-        raise BadRows(f"{path}:1: no row at all; accepted: JSON lines, or CSV with a header line")
-    return Summary(rows, outcomes=outcomes > 0, tasks=labelled > 0, days=days > 0)
+        raise BadRows(
+            _refused(refused_count, refused)
+            or f"{path}:1: no row at all; accepted: JSON lines, or CSV with a header line"
+        )
+    return Summary(rows, outcomes > 0, labelled > 0, days > 0, refused_count, tuple(refused))
 
 
 def read(path: Path) -> Iterator[Row]:
-    """The rows of a file that `check` found good. Raises `BadRows` if it has changed since."""
+    """The rows that a gateway would answer, of a file that `check` found good.
+
+    Raises `BadRows` if it has changed since.
+    """
     for line, made in _made(path):
         if isinstance(made, str):
             raise BadRows(f"{path}:{line}: {made}")
-        yield made
+        if not made.refused:
+            yield made
 
 
 def _made(path: Path) -> Iterator[tuple[int, Row | str]]:
@@ -196,14 +230,17 @@ def _rows_under_header(text: IO[str]) -> Iterator[tuple[int, Row | str]]:
         if len(cells) != len(names):
             yield line, f"{len(cells)} cells under a header of {len(names)}"
             continue
-        yield line, _row(line, {name: cell for name, cell in zip(names, cells, strict=True) if cell != ""})
+        # An empty cell is one that says nothing; but a text may be empty.
+        given = {n: cell for n, cell in zip(names, cells, strict=True) if cell != "" or n in TEXT}
+        yield line, _row(line, given)
 
 
 def _row(line: int, seen: Mapping[str, Any]) -> Row | str:
     """Make a row of an object's members, or say what is wrong with it."""
-    text = _text(seen)
-    if text is None:
+    found = _text(seen)
+    if found is None:
         return f"no text; accepted: one of {', '.join((*TEXT, *CONVERSATION))}, as a string that is not empty"
+    text, refused = found
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -224,23 +261,26 @@ def _row(line: int, seen: Mapping[str, Any]) -> Row | str:
     day = None if when is None else _day(when)
     if when is not None and day is None:
         return f"a time that is {_kind(when)}; accepted: ISO 8601, or seconds since 1970"
-    return Row(line, text, task, scores[0], scores[1], day)
+    return Row(line, text, task, scores[0], scores[1], day, refused)
 
 
-def _text(seen: Mapping[str, Any]) -> str | None:
-    for name in TEXT:
-        value = seen.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
+def _text(seen: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """A row's text, and why a gateway would refuse it if it would; None where there is no text at all."""
+    texts = [value for name in TEXT if isinstance(value := seen.get(name), str)]
+    if full := [text for text in texts if text.strip()]:
+        return full[0], None
     for name in BODY:
         inner = seen.get(name)
         if isinstance(inner, str):
             inner = _decoded(inner)
-        if isinstance(inner, Mapping) and (text := _text(inner)) is not None:
-            return text
-    if any(name in seen for name in CONVERSATION):
-        return _conversation(seen)
-    return None
+        if isinstance(inner, Mapping) and (found := _text(inner)) is not None:
+            return found
+    if any(name in seen for name in CONVERSATION) and (found := _conversation(seen)) is not None:
+        return found
+    if not texts:
+        return None
+    blank = max(texts)  # a gateway answers white space, and refuses nothing at all
+    return blank, None if blank else "its text is empty"
 
 
 def _decoded(text: str) -> Any:
@@ -250,8 +290,8 @@ def _decoded(text: str) -> Any:
         return None
 
 
-def _conversation(body: Mapping[str, Any]) -> str | None:
-    """A request body as the one text that a gateway makes of it; empty where it would not read it."""
+def _conversation(body: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """A request body as the one text that a gateway makes of it, empty where it asks nothing; as `_text`."""
     from handler.errors import ValidationError
     from handler.wires import messages
 
@@ -266,11 +306,11 @@ def _conversation(body: Mapping[str, Any]) -> str | None:
                 continue
             if name == "messages":
                 if not isinstance(found, list):
-                    return None
-                return messages.conversation(found, body.get("system")).text
-            return messages.items(found, body.get("instructions")).text
-    except ValidationError:
-        return None
+                    return "", f"messages is {_kind(found)}; accepted: a list of turns"
+                return messages.conversation(found, body.get("system")).text, None
+            return messages.items(found, body.get("instructions")).text, None
+    except ValidationError as exc:
+        return "", str(exc)  # positions and types, never text
     return None
 
 

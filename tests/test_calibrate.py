@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from handler import calibrate
 from handler.calibrate import Measured, Unfit, by_knee, by_share, by_wrong_fast
 from handler.cli import main
+from handler.offline import LocalRouter
 from handler.policy import Policy, Tier
 from handler.policy_file import parse, policy_for
 from tests.models import TASKS, make_toy
@@ -18,14 +19,16 @@ from tests.models import TASKS, make_toy
 Captured = pytest.CaptureFixture[str]
 
 
-def measured(needs: Any, better: Any = None) -> Measured:
+def measured(needs: Any, better: Any = None, **more: Any) -> Measured:
     """Rows with needs, and for each whether a larger model does better."""
     order = np.argsort(needs, kind="stable")
     quality = None
     if better is not None:
         wrong = np.asarray(better, dtype=float)[order]
         quality = np.stack([1 - wrong, np.ones(len(wrong))], axis=1)
-    return Measured(np.asarray(needs, dtype=float)[order], quality, "none" if better is None else "outcomes")
+    texts = np.asarray(more.pop("texts", range(len(needs))))[order]
+    kind = "none" if better is None else "outcomes"
+    return Measured(np.asarray(needs, dtype=float)[order], quality, kind, texts, **more)
 
 
 def typical(rows: int, seed: int = 0) -> Measured:
@@ -140,11 +143,72 @@ def test_other_tiers_needs_and_predicates_stay_as_they_were() -> None:
     assert file.tiers[1:] == (Tier("m", 0.9), Tier("l", 1.0))
 
 
-def test_a_boundary_over_the_second_tiers_is_refused() -> None:
-    policy = Policy(TASKS, dict.fromkeys(TASKS, 1.0), tiers=[Tier("s", 0.1), Tier("m", 0.2), Tier("l", 1.0)])
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=40).filter(lambda n: len(set(n)) > 1),
+    st.floats(1e-9, 1),
+    st.floats(0, 1),
+)
+def test_the_first_tier_ends_before_the_second_and_sends_just_the_rows_that_it_says(
+    needs: list[float], second: float, share: float
+) -> None:
+    rows = measured(needs, uppers=(second, 1.0))
 
-    with pytest.raises(Unfit, match=r"'m' ends at 0\.2"):
-        calibrate.policy_text(policy, {}, by_share(typical(100), 0.8), [])
+    chosen = by_share(rows, share)
+
+    assert 0 <= chosen.boundary < second
+    assert int((rows.needs <= chosen.boundary).sum()) == chosen.fast
+
+
+@pytest.mark.parametrize(
+    "choose", [by_knee, lambda rows: by_share(rows, 0.6), lambda rows: by_wrong_fast(rows, 0)]
+)
+def test_where_the_best_boundary_does_not_fit_the_best_that_fits_is_taken_and_that_is_said(
+    choose: Any,
+) -> None:
+    needs, better = np.linspace(0, 1, 100), [False] * 60 + [True] * 40
+
+    chosen = choose(measured(needs, better, uppers=(0.3, 1.0)))
+
+    assert chosen.fast == 30
+    assert chosen.note == "the first tier would end later, if the second did not end at need 0.3"
+
+
+def test_every_tier_costs_its_own_price() -> None:
+    rows = measured([0.1, 0.3, 0.5, 0.9], uppers=(0.6, 1.0))
+
+    costs = [rows.cost_at(fast, [1.0, 10.0, 100.0]) for fast in (0, 1, 3)]
+
+    assert costs == pytest.approx([130 / 4, 121 / 4, 103 / 4])
+
+
+def test_a_text_that_stands_in_many_rows_makes_a_boundary_no_surer() -> None:
+    once = typical(200)
+    often = Measured(*(np.repeat(rows, 10, axis=0) for rows in (once.needs, once.quality)), "outcomes",
+                     np.repeat(once.texts, 10))  # fmt: skip
+
+    alone, repeated = by_share(once, 0.3), by_share(often, 0.3)
+
+    widths = [high - low for low, high in (alone.threshold_interval, repeated.threshold_interval)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.2)
+    bands = [calibrate._band(rows, np.array([len(rows.needs) // 2])) for rows in (once, often)]
+    assert bands[1][1][0] - bands[1][0][0] == pytest.approx(bands[0][1][0] - bands[0][0][0], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("label", "needs_large"),
+    [("summarization", False), ("closed_qa", True), ("coding", True), ("s", False), ("m", True), ("l", True)],
+)
+def test_a_label_needs_a_larger_model_where_its_own_need_is_over_the_first_tiers(
+    label: str, needs_large: bool
+) -> None:
+    policy = Policy(
+        TASKS,
+        dict.fromkeys(TASKS, 1.0) | {"summarization": 0.1, "closed_qa": 0.3},
+        tiers=[Tier("s", 0.2), Tier("m", 0.6), Tier("l", 1.0)],
+    )
+
+    assert calibrate._needs_large(policy, label) == needs_large
 
 
 # The command
@@ -187,10 +251,78 @@ def test_labelled_rows_give_a_curve_a_knee_and_a_policy_that_can_be_served(
     assert main(["check"]) == 0
 
 
+def test_a_source_that_check_would_refuse_is_refused_in_its_words_before_the_file_is_read(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTE_FAST_TASKS", "coding")
+    (tmp_path / "policy.toml").write_text('source = "outcomes"')
+
+    assert main(["calibrate", str(tmp_path / "not-read.jsonl"), "--source", "outcomes"]) == 2
+
+    told = capsys.readouterr().err.partition("--source outcomes: ")[2]
+    monkeypatch.setenv("POLICY_FILE", str(tmp_path / "policy.toml"))
+    assert main(["check"]) == 2
+    assert told.startswith("ROUTE_FAST_TASKS is set too")
+    assert capsys.readouterr().err.endswith(told)
+
+
 def test_rows_without_labels_ask_for_a_wish(tmp_path: Path, capsys: Captured) -> None:
     assert main(["calibrate", rows(tmp_path)]) == 2
 
     assert "say what you want: --fast-share 0.3" in capsys.readouterr().err
+
+
+def test_rows_of_one_text_are_told_apart_from_rows_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "coding"}\n{"text": "summarization"}\n{"text": " CODING "}\n')
+
+    texts = calibrate.measure(path, LocalRouter.open(tmp_path / "toy")).texts
+
+    assert sorted(texts) in ([0, 0, 1], [0, 1, 1])
+
+
+def test_three_tiers_and_labels_give_a_policy_that_can_be_served(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, out = tmp_path / "policy.toml", tmp_path / "new.toml"
+    bounds = [("s", 0.1), ("m", 0.2), ("l", 1)]
+    policy.write_text("\n".join(f"[[tier]]\nname = '{name}'\nneed_max = {bound}" for name, bound in bounds))
+    monkeypatch.setenv("POLICY_FILE", str(policy))
+
+    arguments = ["calibrate", rows(tmp_path, "task"), "--fast-share", "0.9", "--out", str(out)]
+    assert main(arguments) == 0
+
+    assert (
+        "not known: how good the answers of m are; what does not go to s counts as if l"
+        in capsys.readouterr().out
+    )
+    assert main([*arguments, "--price-small", "1", "--price-large", "9"]) == 2
+    assert "no price for m; say --price m=" in capsys.readouterr().err
+    monkeypatch.setenv("POLICY_FILE", str(out))
+    assert main(["check"]) == 0
+
+
+def test_rows_count_as_the_gateway_treats_their_queries(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "rows.jsonl"
+    image = '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}'
+    texts = [f'{{"text": "{word}"}}' for word in (*TASKS, "   ")]
+    path.write_text("\n".join([*texts, '{"text": ""}', image]))
+
+    assert main(["calibrate", str(path), "--fast-share", "0.3"]) == 0
+
+    told = capsys.readouterr().out
+    assert told.startswith(f"{len(texts) + 1} queries of ")
+    assert f"{path}:{len(texts) + 1}: its text is empty" in told
+
+
+def test_a_query_without_a_text_to_read_goes_to_the_last_tier_whatever_the_boundary(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "summarization"}\n{"messages": []}')
+
+    rows = calibrate.measure(path, LocalRouter.open(tmp_path / "toy"))
+
+    assert rows.needs[-1] == 1.0
+    assert max(rows.valid()) == 1
 
 
 def test_a_bad_row_is_named_before_the_model_is_asked(tmp_path: Path, capsys: Captured) -> None:

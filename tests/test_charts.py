@@ -1,12 +1,15 @@
 """`handler.charts`: what stands beside and under the bars can be read."""
 
 import re
+from itertools import combinations, pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from handler import charts
+from handler.policy_file import TIERS_MAX
 
 
 @given(st.floats(1e-6, 1e12))
@@ -40,3 +43,85 @@ def test_no_label_under_a_bar_is_cut(days: int) -> None:
     ]
     assert ends
     assert max(ends) <= charts.WIDTH + 0.1
+
+
+names = st.lists(
+    st.text("abcXYZ_.:-019", min_size=1, max_size=64), min_size=1, max_size=TIERS_MAX, unique=True
+)
+
+
+@given(names)
+def test_a_legend_stays_within_the_picture_and_none_of_its_names_overlap(names: list[str]) -> None:
+    picture = charts.stacked(names, [("day", [1.0] * len(names))], title="t", y_name="queries")
+
+    height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', picture)[0])
+    legend = re.findall(r'height="10" fill="[^"]+"/><text x="([\d.]+)" y="([\d.]+)">([^<]+)</text>', picture)
+    assert len(legend) == len(names)
+    placed = sorted((float(y), float(x) - 16, float(x) + len(name) * 7) for x, y, name in legend)
+    assert all(y <= height and end <= charts.WIDTH for y, _, end in placed)
+    assert all(a[0] + 12 <= b[0] or a[2] < b[1] for a, b in pairwise(placed))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=TIERS_MAX - 1, unique=True), names)
+def test_no_name_of_a_boundary_lies_over_another_or_leaves_the_picture(
+    bounds: list[float], names: list[str]
+) -> None:
+    boundaries = [(bound, f"{name} ends") for bound, name in zip(sorted(bounds), names, strict=False)]
+
+    picture = charts.histogram([1.0] * 50, title="t", x_name="need", boundaries=boundaries)
+
+    labels = re.findall(
+        r'dasharray="4 3"/><text x="([\d.-]+)" y="([\d.]+)" text-anchor="(\w+)">([^<]+)', picture
+    )
+    assert len(labels) == len(boundaries)
+    boxes = [
+        (
+            float(y),
+            *(
+                (float(x), float(x) + 7 * len(name))
+                if side == "start"
+                else (float(x) - 7 * len(name), float(x))
+            ),
+        )
+        for x, y, side, name in labels
+    ]
+    assert all(
+        left >= 0 and right <= charts.WIDTH and y < charts.HEIGHT - charts.BOTTOM for y, left, right in boxes
+    )
+    assert all(a[0] != b[0] or a[2] < b[1] or b[2] < a[1] for a, b in combinations(boxes, 2))
+
+
+# From linear RGB to what people without red (protan) and green (deutan) cones see: Machado et al. 2009.
+SIGHTS = {
+    "all": np.eye(3),
+    "protan": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "deutan": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+}
+TO_XYZ = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+
+
+def linear(color: str) -> np.ndarray:
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    x, y, z = np.cbrt(np.clip(TO_XYZ @ rgb / [0.9505, 1, 1.0888], 1e-3, None))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_every_tier_has_a_colour_that_is_told_from_all_others(sight: str) -> None:
+    seen = [lab(np.clip(SIGHTS[sight] @ linear(color), 0, 1)) for color in charts.COLORS[:TIERS_MAX]]
+
+    assert len(seen) == TIERS_MAX
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 20
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#17191c"])
+def test_every_colour_stands_out_on_a_light_page_and_on_a_dark_one(ground: str) -> None:
+    behind = TO_XYZ[1] @ linear(ground)
+    for color in charts.COLORS:
+        light, dark = sorted((TO_XYZ[1] @ linear(color), behind), reverse=True)
+
+        assert (light + 0.05) / (dark + 0.05) > 2, color

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from handler.model_holder import policy_statistics
 from handler.policy import (
     Decision,
     Policy,
@@ -327,7 +328,7 @@ def test_a_threshold_moves_the_first_boundary_and_no_other() -> None:
 
 
 @given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=2, unique=True).map(sorted), thresholds)
-def test_no_threshold_moves_the_first_boundary_over_a_half_or_over_the_second(
+def test_no_threshold_moves_the_first_boundary_over_a_half_or_its_own_place_or_the_second(
     bounds: list[float], threshold: float
 ) -> None:
     policy = Policy(
@@ -336,8 +337,37 @@ def test_no_threshold_moves_the_first_boundary_over_a_half_or_over_the_second(
 
     first, second, last = policy.boundaries(threshold)
 
-    assert first <= min(0.5, second)
+    assert first <= min(max(0.5, bounds[0]), second)
     assert (second, last) == (bounds[1], 1.0)
+
+
+@given(learnt_scores, needs, st.just(()) | tiers, thresholds)
+@example(given_to(coding=0.5, closed_qa=0.5), {**dict.fromkeys(TASKS, 0.0), "coding": 1.0},
+         [Tier("a", 0.9), Tier("b", 1.0)], 0.7)  # fmt: skip
+def test_the_threshold_that_is_told_gives_the_policys_own_decisions(
+    scores: Scores, needs: dict[str, float], tiers: list[Tier], threshold: float
+) -> None:
+    policy = Policy(TASKS, needs, tiers=tiers, threshold=threshold)
+
+    told = policy_statistics(policy, None).threshold
+
+    assert decide(scores, policy, told) == decide(scores, policy)
+    assert policy.boundaries(told) == policy.boundaries()
+
+
+@given(st.integers(0, 1000).map(lambda n: n / 1000), st.integers(0, 1000).map(lambda n: n / 1000))
+def test_a_need_of_just_the_boundary_keeps_its_tier_under_the_threshold_that_is_told(
+    first: float, need: float
+) -> None:
+    policy = Policy(TASKS, dict.fromkeys(TASKS, need), tiers=[Tier("a", first), Tier("b", 1.0)])
+    scores = given_to(coding=1.0)
+
+    told = policy_statistics(policy, None).threshold
+
+    assert (
+        decide(scores, policy, told).label == decide(scores, policy).label == ("0" if need <= first else "1")
+    )
+    assert len(str(told)) <= 5
 
 
 def test_a_query_that_its_own_threshold_keeps_from_the_first_tier_says_so() -> None:

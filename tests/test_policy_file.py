@@ -72,9 +72,13 @@ def test_a_whole_file_is_read_as_it_was_meant() -> None:
     assert policy.predicates == {"needs_large": 0.4, "is_code": ("coding",)}
 
 
-@pytest.mark.parametrize("text", ["", "\n# nothing yet\n", "\ufeff"])
-def test_an_empty_file_is_the_default_policy(text: str) -> None:
-    policy = fitted(text)
+@pytest.mark.parametrize("text", ["", " \n\t", "\n# nothing yet\n", "\ufeff", "\ufeff# nothing yet"])
+def test_a_file_that_says_nothing_is_refused_by_name(text: str) -> None:
+    assert refusal(text).startswith("policy.toml is empty, or holds nothing but comments; accepted: ")
+
+
+def test_a_file_that_names_its_source_alone_is_the_default_policy() -> None:
+    policy = fitted('source = "tasks"')
 
     assert policy.routes == ROUTES
     assert policy.names == ("fast", "slow")

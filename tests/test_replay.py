@@ -10,7 +10,6 @@ import pytest
 from handler import replay
 from handler.cli import main
 from handler.offline import LocalRouter
-from handler.policy import Tier
 from handler.replay import Prices, Replay, page
 from tests.models import TASKS, make_toy
 
@@ -46,8 +45,51 @@ def test_every_query_is_counted_where_it_would_have_gone(tmp_path: Path, local: 
 def test_money_is_counted_by_the_thousand(tmp_path: Path, local: LocalRouter) -> None:
     found = replayed(tmp_path, local, [line("coding")] * 300 + [line("summarization")] * 700)
 
-    assert found.cost_routed == pytest.approx(0.7 * 1 + 0.3 * 10)
-    assert found.cost_last == pytest.approx(10)
+    assert found.total.cost == pytest.approx(0.7 * 1 + 0.3 * 10)
+    assert found.total.cost_last == pytest.approx(10)
+
+
+def test_money_saved_and_risked_by_task_and_by_day_sums_to_all_of_it(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    texts = ["summarization", "coding", "closed_qa", "summarization of this"]
+
+    found = replayed(
+        tmp_path,
+        local,
+        [line(texts[i % 4], time=f'"2026-11-{20 + i % 3}"') for i in range(60)] + [line("closed_qa")],
+    )
+
+    assert found.total.risked > 0
+    for groups in (found.tasks, found.days):
+        assert len(groups) > 2
+        for member in ("queries", "cost", "saved", "expected_wrong", "risked"):
+            summed = sum(getattr(group, member) for group in groups)
+            assert summed == pytest.approx(getattr(found.total, member))
+
+
+def test_a_task_risks_what_asking_the_last_tier_again_costs_where_it_goes_to_the_first(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, [line("summarization")] * 500 + [line("coding")] * 500)
+
+    need = local.classify_one("summarization").need
+    risked = {task.name: task.risked for task in found.tasks}
+    assert risked == {"summarization": pytest.approx(500 * need * 10 / 1000), "coding": 0.0}
+
+
+def test_the_terminal_and_the_page_show_the_same_money_by_task_and_by_day(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, [line("summarization", time='"2026-11-26"')] * 5000)
+    found.prices["slow"] = 1e6
+
+    (day,) = found.days
+    saved, risked = f"{day.saved:,.2f}", f"{day.risked:,.2f}"
+    assert float(risked) > 0
+    for name in ("summarization", "2026-11-26"):
+        assert re.search(rf"{name} +5,000 +100.0% +0.0% +{saved} +{risked}", found.summary())
+        assert f"<td>{saved}</td><td>{risked}</td></tr>" in shown(found).partition(f"<td>{name}</td>")[2]
 
 
 def test_queries_are_counted_by_day(tmp_path: Path, local: LocalRouter) -> None:
@@ -64,6 +106,24 @@ def test_a_body_that_holds_nothing_to_read_goes_to_the_last_tier(tmp_path: Path,
     found = replayed(tmp_path, local, [line("summarization"), image])
 
     assert found.by_task == {"summarization": [1, 0], replay.UNREAD: [0, 1]}
+
+
+def test_a_query_that_the_gateway_refuses_is_named_and_stops_nothing(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, [line("coding"), line(""), line("coding")])
+
+    assert (found.rows, found.refused) == (2, 1)
+    assert f"{tmp_path / 'log.jsonl'}:2: its text is empty" in found.summary()
+    assert "<b>1</b>refused, as a gateway would" in shown(found)
+
+
+def test_a_text_of_white_space_goes_where_the_gateway_sends_it(tmp_path: Path, local: LocalRouter) -> None:
+    found = replayed(tmp_path, local, [line("   ")])
+
+    decision = local.classify_one("   ")
+    assert found.by_task[decision.task][int(decision.label)] == 1
+    assert found.refused == 0
 
 
 def test_outcomes_say_what_the_routes_would_have_been_worth(tmp_path: Path, local: LocalRouter) -> None:
@@ -169,18 +229,45 @@ def test_a_page_without_a_query_by_day_says_nothing_of_days(tmp_path: Path, loca
 )
 def test_prices_that_do_not_fit_the_policy_are_refused(prices: Prices, told: str, local: LocalRouter) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):
-        Replay(local.policy, prices.of(local.policy))
+        prices.of(local.policy)
 
 
-def test_a_tier_between_the_first_and_the_last_has_a_price_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    tiers = [Tier("s", 0.1), Tier("m", 0.5), Tier("l", 1.0)]
-    path.write_text("\n".join(f"[[tier]]\nname = '{t.name}'\nneed_max = {t.need_max}" for t in tiers))
-    local = LocalRouter.open(make_toy(tmp_path / "toy"), policy_file=path)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> LocalRouter:
+    """A router with three tiers; coding goes to the one in the middle."""
+    folder = tmp_path_factory.mktemp("three")
+    tiers = [("s", 0.2), ("m", 0.6), ("l", 1.0)]
+    tables = [f"[[tier]]\nname = '{name}'\nneed_max = {need_max}" for name, need_max in tiers]
+    (folder / "policy.toml").write_text("\n".join(["[need]", "coding = 0.4", *tables]))
+    return LocalRouter.open(make_toy(folder / "toy"), policy_file=folder / "policy.toml")
 
-    prices = Prices(1.0, 9.0, {"m": 3.0}).of(local.policy)
 
-    assert Replay(local.policy, prices).cost([1000, 1000, 1000]) == 13.0
+def test_a_tier_between_the_first_and_the_last_has_a_price_of_its_own(three: LocalRouter) -> None:
+    prices = Prices(1.0, 9.0, {"m": 3.0}).of(three.policy)
+
+    assert Replay(three.policy, prices).cost([1000, 1000, 1000]) == 13.0
+
+
+def test_a_tier_between_the_first_and_the_last_without_a_price_is_refused(three: LocalRouter) -> None:
+    with pytest.raises(ValueError, match="no price for m; say --price m="):
+        Prices(1.0, 9.0, {}).of(three.policy)
+
+
+def test_no_outcome_is_credited_to_a_tier_that_the_rows_tell_nothing_of(
+    tmp_path: Path, three: LocalRouter
+) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [line(word, small="0.25", large="0.5") for word in ("summarization", "coding", "reasoning")]
+    path.write_text("\n".join(lines))
+    found = Replay(three.policy, Prices(1.0, 9.0, {"m": 3.0}).of(three.policy))
+
+    found.add(path, three)
+
+    assert found.by_tier == [1, 1, 1]
+    assert (found.judged, found.quality) == (2, [0.5, 0.75, 1.0])
+    told = "ot known: how good the answers of m are; no risk is counted for these 1 queries, and the 1 of them with outcomes"
+    assert told in found.summary()
+    assert told in shown(found)
 
 
 def test_the_command_prints_the_finding_and_writes_the_page(
@@ -270,9 +357,10 @@ def _full_disk(path: Path, *_: object, **__: object) -> int:
 @pytest.mark.parametrize(
     ("prices", "told"),
     [
-        (["--price-small", "1"], "go together"),
-        (["--price-small", "-5", "--price-large", "1"], "numbers, at least 0"),
-        (["--price-small", "1", "--price-large", "nan"], "numbers, at least 0"),
+        (["--price-small", "1"], "no price for slow; say --price-large="),
+        (["--price", "middle=1"], "--price middle: not a tier; accepted: fast, slow"),
+        (["--price-small", "-5", "--price-large", "1"], "accepted: a number, at least 0"),
+        (["--price-small", "1", "--price-large", "nan"], "accepted: a number, at least 0"),
     ],
 )
 def test_prices_of_calibrate_are_refused_as_those_of_replay(

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handler.errors import ValidationError
 from handler.rows import BadRows, Row, check, read
+from handler.wires import native
 
 
 def written(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
@@ -80,8 +82,7 @@ def test_a_packed_file_is_read_as_the_file_that_it_holds(name: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "line", "told"),
     [
-        ('{"text": "a"}\n\n{"text": ""}', 3, "no text; accepted"),
-        ('{"text": "a"}\n{"text": "  "}', 2, "no text; accepted"),
+        ('{"text": "a"}\n\n{"other": ""}', 3, "no text; accepted"),
         ('{"text": 5}', 1, "no text; accepted"),
         ('{"text": "a"}\n{"text": "b"', 2, "no JSON object on one line"),
         ('["a"]', 1, "a row that is no JSON object"),
@@ -129,6 +130,58 @@ def test_a_bad_row_of_csv_is_named_by_its_line(
     assert told in message
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "line", "why"),
+    [
+        ("rows.jsonl", '{"text": "a"}\n\n{"text": ""}', 3, "its text is empty"),
+        ("rows.jsonl", '{"body": {"prompt": ""}}\n{"text": "a"}', 1, "its text is empty"),
+        ("rows.jsonl", '{"text": "a"}\n{"messages": [3]}', 2, "every message must be"),
+        ("rows.jsonl", '{"text": "a"}\n{"messages": "secret"}', 2, "messages is a string; accepted: a list"),
+        ("rows.csv", "text,time\na,2026-11-26\n,2026-11-27\n", 3, "its text is empty"),
+    ],
+)
+def test_a_query_that_a_gateway_refuses_is_named_by_its_line_and_left_out(
+    name: str, content: str, line: int, why: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, content, name)
+
+    summary = check(path)
+
+    assert (summary.rows, summary.refused) == (1, 1)
+    assert summary.refusals[0].startswith(f"{path}:{line}: ")
+    assert why in summary.refusals[0]
+    assert "secret" not in summary.told()
+    assert [row.text for row in read(path)] == ["a"]
+
+
+@pytest.mark.parametrize("body", ['{"text": ""}', '{"text": "  "}', '{"prompt": ""}', '{"prompt": "\\n"}',
+                                  '{"input": ""}', '{"input": " "}', '{"input": []}', '{"messages": []}',
+                                  '{"messages": [{"role": "user", "content": " "}]}',
+                                  '{"messages": [{"role": "user"}]}', '{"messages": [3]}'])  # fmt: skip
+def test_a_row_is_refused_just_where_the_gateway_refuses_its_body(body: str, tmp_path: Path) -> None:
+    path = written(tmp_path, body + '\n{"text": "a"}')
+    try:
+        asked = native.one(native.read(body.encode()))
+    except ValidationError:
+        asked = None
+
+    summary = check(path)
+
+    assert summary.refused == (asked is None)
+    assert [row.text for row in read(path)] == [*([asked.text] if asked else []), "a"]
+
+
+def test_all_refused_queries_are_counted_but_only_some_are_named(tmp_path: Path) -> None:
+    told = check(written(tmp_path, '{"text": "a"}\n' + '{"text": ""}\n' * 50)).told()
+
+    assert len(told.splitlines()) == 22
+    assert told.endswith("and 30 more")
+
+
+def test_a_file_of_refused_queries_alone_is_no_file_of_rows(tmp_path: Path) -> None:
+    assert "its text is empty" in refusal(tmp_path, '{"text": ""}')
+
+
 def test_all_bad_rows_are_counted_but_only_some_are_named(tmp_path: Path) -> None:
     message = refusal(tmp_path, "nonsense\n" * 50)
 
@@ -166,7 +219,7 @@ def test_no_bytes_whatever_are_more_than_refused(content: bytes) -> None:
 
 
 @settings(deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_a_text_comes_back_as_it_was_written(text: str) -> None:
     import tempfile
 

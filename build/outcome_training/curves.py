@@ -7,6 +7,7 @@ highest bins go to the large model, against the share of calls that do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,14 +61,36 @@ def curve(score: Floats, small: Floats, large: Floats) -> Curve:
     return Curve(cuts / len(score), small.mean() + gained[cuts])
 
 
+def numbered(texts: Sequence[str]) -> NDArray[np.int64]:
+    """A number for each text, from 0 in the order of their first places; equal texts have one, (row,)."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+
+
 def interval(
-    score: Floats, small: Floats, large: Floats, *, level: float = 0.95, seed: int = 0
+    score: Floats,
+    small: Floats,
+    large: Floats,
+    texts: NDArray[np.int64],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """A bootstrap interval of the APGR over the rows (Efron 1979); (-inf, inf) where there is none."""
+    """A bootstrap interval of the APGR (Efron 1979); (-inf, inf) where there is none.
+
+    texts  (row,) which text a row asks (`numbered`): whole texts are drawn, since one that stands in
+           many rows says no more than one
+    """
     draw = np.random.default_rng(seed)
+    by_text = np.argsort(texts, kind="stable")
+    sizes = np.bincount(texts)
+    begins = np.cumsum([0, *sizes])
+    sizes, begins = sizes[sizes > 0], begins[:-1][sizes > 0]
     found = []
     for _ in range(RESAMPLES):
-        rows = draw.integers(0, len(score), len(score))
+        drawn = draw.integers(0, len(sizes), len(sizes))
+        ends = np.cumsum(sizes[drawn])
+        rows = by_text[np.repeat(begins[drawn] - ends + sizes[drawn], sizes[drawn]) + np.arange(ends[-1])]
         if large[rows].mean() > small[rows].mean():  # without a gap there is nothing to recover
             found.append(curve(score[rows], small[rows], large[rows]).apgr)
     if len(found) < RESAMPLES / 2:

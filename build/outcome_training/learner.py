@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from outcome_training.curves import Curve, curve, interval
+from outcome_training.curves import Curve, curve, interval, numbered
 
 from handler.learnt import LENGTHS, LearntNeed, buckets, lengths, write
 
 BUCKETS = 65_536
 FOLDS = 5
-ROWS_MIN = 300
+TEXTS_MIN = 300
 # How much the state and the length count beside the words, whose rows have length 1: what did best on
 # the four pairs of docs/need-and-cost.md; the penalty is chosen anew for each pair.
 STATE_WEIGHT = 1.0
@@ -88,7 +88,7 @@ def learnt(looks: Looks, small: Floats, large: Floats) -> Learnt:
 
     small, large  (text,) how good either model's answer was, 0 to 1
 
-    Raises `Refused` when the rows are too few, tell nothing apart, or do not help.
+    Raises `Refused` when the texts are too few, tell nothing apart, or do not help.
     """
     gain = large - small
     _refuse_what_tells_nothing(looks, gain)
@@ -107,7 +107,7 @@ def learnt(looks: Looks, small: Floats, large: Floats) -> Learnt:
     penalty = max(guessed, key=lambda tried: _correlation(guessed[tried], gain))
     guesses = guessed[penalty]
     seen = curve(guesses, small, large)
-    low, high = interval(guesses, small, large, level=0.90)
+    low, high = interval(guesses, small, large, numbered(looks.texts), level=0.90)
     if not low > 0.5:
         raise Refused(
             f"what was learnt does not help: on rows that it had not seen it recovers {seen.apgr:.3f} of the gap "
@@ -126,8 +126,8 @@ def needs(content: bytes, looks: Looks) -> Floats:
 
 
 def _refuse_what_tells_nothing(looks: Looks, gain: Floats) -> None:
-    if len(gain) < ROWS_MIN:
-        raise Refused(f"{len(gain)} rows; accepted: at least {ROWS_MIN}")
+    if (texts := len(set(looks.texts))) < TEXTS_MIN:
+        raise Refused(f"{texts} different texts in {len(gain)} rows; accepted: at least {TEXTS_MIN}")
     if not np.ptp(gain):
         raise Refused(
             "the gain is the same in every row: nothing tells a query for the large model from others"
@@ -137,8 +137,6 @@ def _refuse_what_tells_nothing(looks: Looks, gain: Floats) -> None:
             f"the large model is no better than the small one on these rows (mean gain {gain.mean():.3f}): "
             "send everything to the small one"
         )
-    if len(set(looks.texts)) < FOLDS * 2:
-        raise Refused(f"{len(set(looks.texts))} different texts; accepted: at least {FOLDS * 2}")
 
 
 def _folds(texts: Sequence[str]) -> NDArray[np.int64]:

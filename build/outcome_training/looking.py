@@ -23,8 +23,10 @@ Floats = NDArray[np.float64]
 
 
 def labelled(path: Path) -> tuple[Summary, list[Row]]:
-    """The rows of a file of outcomes. Raises `BadRows` where any is bad or has no outcome."""
+    """The rows of a file of outcomes. Raises `BadRows` where any is bad, refused or without outcome."""
     summary = check(path)
+    if summary.refused:
+        raise BadRows(f"{summary.told()}\naccepted: rows that a gateway answers")
     if not summary.outcomes:
         raise BadRows(f"{path}:1: no outcomes; accepted: small and large in every row, numbers from 0 to 1")
     return summary, list(read(path))

@@ -1,7 +1,8 @@
 """RouteLLM's tables for files of outcomes: what ours recovers, learnt and not, beside all else.
 
 Every figure is of the half of the texts that no learning saw, over three splits; the
-interval is a bootstrap over the first split's rows.
+interval is a bootstrap over the first split's texts. A text that stands in several rows is
+in one half alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from outcome_training.curves import Curve, curve, interval
+from outcome_training.curves import Curve, curve, interval, numbered
 from outcome_training.learner import Looks, Refused, learnt, needs
 from outcome_training.looking import labelled, looked_at, outcomes
 
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURES = ROOT / "docs/pictures"
 PAGE = ROOT / "docs/need-and-cost.md"
 SPLITS = 3
-SIZES = (300, 1000, 3000)
+SIZES = (300, 1000, 1500, 3000)  # different texts
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
 # As RouteLLM published them (arXiv 2406.18665): APGR, CPT50, CPT80.
 PUBLISHED: dict[str, tuple[tuple[str, float, int, int], ...]] = {
@@ -63,7 +64,7 @@ def report(model: Path, path: Path, *, write: bool, quick: bool) -> None:
         text, picture = _of_pair(name, router, looks, probabilities, small, large, quick)
         parts.append(text)
         print(text, flush=True)
-        if write:
+        if write and picture:
             (PICTURES / f"outcomes-{name}.svg").write_text(picture + "\n", encoding="utf-8")
     if write and not quick:
         put("outcomes", "\n\n".join(parts), PAGE)
@@ -72,28 +73,35 @@ def report(model: Path, path: Path, *, write: bool, quick: bool) -> None:
 def _of_pair(
     name: str, router: Router, looks: Looks, probabilities: Floats, small: Floats, large: Floats, quick: bool
 ) -> tuple[str, str]:
-    """One pair's table as Markdown, and its curves as SVG."""
+    """One pair's table as Markdown, and its curves as SVG; words alone where the large model is no better."""
     manifest = router.manifest
     unlearnt = probabilities @ np.array([NEED[manifest.policy[task]] for task in manifest.tasks])
     length = np.array(looks.chars, dtype=np.float64)
     chance = np.random.default_rng(0).random(len(small))
-    splits = [_halves(len(looks), seed) for seed in range(1 if quick else SPLITS)]
-    sizes = [*(size for size in SIZES if not quick and size < len(splits[0][0])), len(splits[0][0])]
+    texts = numbered(looks.texts)
+    among = int(texts.max()) + 1
+    rows_of = f"{len(small):,} rows" + (f" of {among:,} different texts" if among < len(small) else "")
+    title = f"**{name}**: {rows_of}; small {small.mean():.3f}, large {large.mean():.3f}"
+    splits = [_halves(texts, seed) for seed in range(1 if quick else SPLITS)]
+    if any(not large[score].mean() > small[score].mean() for _, score in splits):
+        return (
+            f"{title}. The large model is no better on a half that is scored: there is no gap to recover.",
+            "",
+        )
+    half = among // 2
+    sizes = [*(size for size in SIZES if not quick and size < half), half]
+    row = partial(_row, splits, texts, small, large)
     began = time.monotonic()
     rows = [
-        _row("length of the prompt alone", splits, small, large, lambda learn, score: length[score]),
-        _row("chance", splits, small, large, lambda learn, score: chance[score]),
-        _row("oracle", splits, small, large, lambda learn, score: (large - small)[score]),
-        _row("ours, unlearnt", splits, small, large, lambda learn, score: unlearnt[score]),
+        row("length of the prompt alone", lambda learn, score: length[score]),
+        row("chance", lambda learn, score: chance[score]),
+        row("oracle", lambda learn, score: (large - small)[score]),
+        row("ours, unlearnt", lambda learn, score: unlearnt[score]),
     ]
-    rows += [
-        _row(f"ours, learnt from {n:,} rows", splits, small, large, partial(_learnt, looks, small, large, n))
-        for n in sizes
-    ]
+    rows += [row(f"ours, learnt from {n:,} texts", partial(_learnt, looks, small, large, n)) for n in sizes]
     took = (time.monotonic() - began) / max(len(sizes) * len(splits), 1)
     lines = [
-        f"**{name}**: {len(small):,} rows; small {small.mean():.3f}, large {large.mean():.3f}; "
-        f"a learning took {took:.0f} s on average.",
+        f"{title}; a learning took {took:.0f} s on average.",
         "",
         "| score | APGR (splits) | 95% interval | CPT50 | CPT80 |",
         "|---|---|---|---|---|",
@@ -127,19 +135,27 @@ def _of_pair(
     return "\n".join(lines), picture
 
 
-def _halves(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    order = np.random.default_rng(seed).permutation(count)
-    return order[: count // 2], order[count // 2 :]
+def _halves(texts: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of one half of the texts and of the other, those of a text side by side, in a drawn order.
+
+    texts  (row,) which text a row asks, all numbers from 0 on
+    """
+    count = int(texts.max()) + 1
+    place = np.argsort(np.random.default_rng(seed).permutation(count))[texts]
+    rows = np.argsort(place, kind="stable")
+    learn = int((place < count // 2).sum())
+    return rows[:learn], rows[learn:]
 
 
 Scored = Callable[[NDArray[np.int64], NDArray[np.int64]], Floats | None]
 
 
 def _row(
-    title: str,
     splits: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    texts: NDArray[np.int64],
     small: Floats,
     large: Floats,
+    title: str,
     scored: Scored,
 ) -> tuple[str, list[Curve | None], tuple[float, float]]:
     found: list[Curve | None] = []
@@ -148,7 +164,7 @@ def _row(
         scores = scored(learn, score)
         found.append(None if scores is None else curve(scores, small[score], large[score]))
         if scores is not None and np.isnan(bounds[0]):
-            bounds = interval(scores, small[score], large[score])
+            bounds = interval(scores, small[score], large[score], texts[score])
     return title, found, bounds
 
 
@@ -160,7 +176,7 @@ def _learnt(
     learn: NDArray[np.int64],
     score: NDArray[np.int64],
 ) -> Floats | None:
-    learn = learn[:size]
+    learn = learn[numbered([looks.texts[i] for i in learn]) < size]
     try:
         found = learnt(looks.at(learn), small[learn], large[learn])
     except Refused:

@@ -9,7 +9,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
-const PYTHON = process.env.PYTHON ?? [".venv-dev", ".venv"].map((name) => path.join(ROOT, name, "bin/python")).find(existsSync) ?? "python3";
+export const PYTHON = process.env.PYTHON ?? [".venv-dev", ".venv"].map((name) => path.join(ROOT, name, "bin/python")).find(existsSync) ?? "python3";
 const START_MS = 90_000;
 
 export class Gateway {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The page in a real browser: its types, and all that tests/browser/page.test.js says of it.
+# The pages in a real browser: their types, and all that page.test.js and replay.test.js say of them.
 #
 #   tests/browser/run.sh              needs Node.js 20 or newer and Chromium; .venv-dev holds the gateway
 #   tests/browser/run.sh --install    Chromium too, from Debian's packages (so does CI=true)
@@ -39,7 +39,7 @@ if [ "$(cat node_modules/.installed 2>/dev/null)" != "$stamp" ]; then
     echo "$stamp" >node_modules/.installed
 fi
 npx --no-install tsc -p tsconfig.json
-node --test --test-reporter=spec page.test.js
+node --test --test-concurrency=1 --test-reporter=spec page.test.js replay.test.js
 # Few colours, so that a picture stays small.
 [ -z "${PICTURES:-}" ] || ../../.venv-dev/bin/python - "$PICTURES"/page-*.png <<'PY'
 import sys

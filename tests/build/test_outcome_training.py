@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import outcomes as command
 import pytest
-from outcome_training import curves
+from hypothesis import given
+from hypothesis import strategies as st
+from outcome_training import curves, report
 from outcome_training.curves import curve, interval
 from outcome_training.learner import Learnt, Looks, Refused, learnt, needs
 
@@ -68,7 +70,7 @@ def test_learning_twice_gives_the_same_bytes(found: Learnt) -> None:
     [
         (
             lambda looks, small, large: (looks.at(np.arange(299)), small[:299], large[:299]),
-            "299 rows; accepted",
+            "299 different texts in 299 rows; accepted: at least 300",
         ),
         (lambda looks, small, large: (looks, large, large), "the gain is the same in every row"),
         (
@@ -76,11 +78,11 @@ def test_learning_twice_gives_the_same_bytes(found: Learnt) -> None:
             "the large model is no better than the small one",
         ),
         (
-            lambda looks, small, large: (looks.at(np.zeros(400, dtype=np.int64)), small, large),
-            "1 different texts",
+            lambda looks, small, large: (looks.at(np.arange(400) % 299), small, large),
+            "299 different texts in 400 rows",
         ),
     ],
-    ids=["too few", "one class only", "no gap", "constant texts"],
+    ids=["too few", "one class only", "no gap", "too few texts, often"],
 )
 def test_rows_that_tell_nothing_are_refused_with_the_reason(change: Any, told: str) -> None:
     with pytest.raises(Refused, match=told):
@@ -124,16 +126,49 @@ def test_an_interval_holds_the_figure_and_shrinks_with_the_rows() -> None:
     looks, small, large = pair(4000)
     score = np.array([row[3] for row in looks.rows], dtype=float)
 
-    wide, narrow = (interval(score[:n], small[:n], large[:n]) for n in (200, 4000))
+    wide, narrow = (interval(score[:n], small[:n], large[:n], np.arange(n)) for n in (200, 4000))
 
     assert narrow[0] < curve(score, small, large).apgr < narrow[1]
     assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 2
 
 
+def test_an_interval_is_no_narrower_for_rows_that_stand_ten_times() -> None:
+    looks, small, large = pair(300)
+    score = np.array([row[3] for row in looks.rows], dtype=float)
+    often = np.repeat(np.arange(300), 10)
+
+    once = interval(score, small, large, np.arange(300))
+    repeated = interval(score[often], small[often], large[often], often)
+
+    assert repeated[1] - repeated[0] == pytest.approx(once[1] - once[0], rel=0.2)
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=60), st.integers(0, 5))
+def test_no_text_stands_in_the_half_that_is_learnt_from_and_in_the_one_that_is_scored(
+    asked: list[int], seed: int
+) -> None:
+    texts = curves.numbered([str(text) for text in asked])
+
+    learn, score = report._halves(texts, seed)
+
+    assert not set(texts[learn]) & set(texts[score])
+    assert sorted([*learn, *score]) == list(range(len(asked)))
+    assert len(set(texts[learn])) == len(set(asked)) // 2
+
+
+def test_texts_that_stand_once_are_halved_as_rows_are() -> None:
+    order = np.random.default_rng(3).permutation(101)
+
+    learn, score = report._halves(np.arange(101), 3)
+
+    assert [*learn, *score] == list(order)
+    assert len(learn) == 50
+
+
 def test_rows_without_a_gap_have_no_interval() -> None:
     same = np.ones(50)
 
-    assert interval(np.arange(50.0), same, same) == (float("-inf"), float("inf"))
+    assert interval(np.arange(50.0), same, same, np.arange(50)) == (float("-inf"), float("inf"))
 
 
 # The command
@@ -205,7 +240,7 @@ def test_learning_again_takes_the_place_of_what_was_learnt_before(
         ('{"text": "a", "small": 1.2, "large": 1}', "small is 1.2; accepted"),
         ('{"text": "a", "small": true, "large": 1}', "small is True; accepted"),
         ('{"text": "a", "large": 1}', "one of small and large; accepted: both or neither"),
-        ('{"text": "", "small": 1, "large": 1}', "no text"),
+        ('{"text": "", "small": 1, "large": 1}', "its text is empty"),
         ("not json", "no JSON object on one line"),
     ],
 )
@@ -273,6 +308,41 @@ def test_the_report_puts_ours_beside_length_chance_and_oracle(
         "chance",
         "oracle",
         "ours, unlearnt",
-        "ours, learnt from 320 rows",
+        "ours, learnt from 320 texts",
     ):
         assert f"| {row} | **" in table
+
+
+@pytest.mark.parametrize(("small", "large"), [(1, 1), (0.5, 0.5), (1, 0)])
+def test_a_pair_without_a_gap_is_told_in_words_and_has_no_figures(
+    small: float,
+    large: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(f'{{"text": "matter {i}", "small": {small}, "large": {large}}}\n' for i in range(40))
+    )
+
+    run(monkeypatch, "evaluate", "--model", str(make_toy(tmp_path / "toy")), "--outcomes", str(rows))
+
+    told = capsys.readouterr().out
+    assert "**rows**: 40 rows;" in told
+    assert "there is no gap to recover" in told
+    assert "nan" not in told
+    assert "|" not in told
+
+
+def test_duplicated_rows_do_not_make_enough_texts_to_learn_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rows_of(tmp_path / "rows.jsonl", 299)
+    rows.write_text("\n".join([rows.read_text()] * 2))
+
+    with pytest.raises(SystemExit, match="299 different texts in 598 rows; accepted: at least 300"):
+        run(
+            monkeypatch, "train", "--model", str(make_toy(tmp_path / "toy")), "--outcomes", str(rows),
+            "--out", str(tmp_path / "out"),
+        )  # fmt: skip

@@ -28,7 +28,7 @@ def policy(served: Served) -> dict[str, Any]:
 
 def test_a_changed_policy_answers_what_is_cached_in_another_way(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
-    path.write_text("")
+    path.write_text('source = "tasks"')
     with Served({"POLICY_FILE": str(path)}) as served:
         before = served.ask(TEXT)
 
@@ -58,8 +58,20 @@ def test_a_broken_policy_is_told_by_line_while_the_old_one_answers(tmp_path: Pat
         assert 'query_gateway_policy_need_max{label="1"} 0.9' in metrics
 
 
+def test_a_policy_that_is_emptied_is_told_by_name_while_the_old_one_answers(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(TIERS)
+    with Served({"POLICY_FILE": str(path)}) as served:
+        path.write_text("")  # as a writer that was killed leaves it
+        served.process.send_signal(signal.SIGHUP)
+        eventually(lambda: policy(served)["error"] is not None, "the empty file is told")
+
+        assert policy(served)["error"].startswith(f"{path} is empty")
+        assert served.ask(TEXT).json()["route"] == "middle"
+
+
 def test_a_policy_that_stands_under_a_swapped_symlink_is_taken_up(tmp_path: Path) -> None:
-    for name, text in (("v1", ""), ("v2", TIERS)):
+    for name, text in (("v1", 'source = "tasks"'), ("v2", TIERS)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "policy.toml").write_text(text)
     (tmp_path / "..data").symlink_to("v1")
