@@ -18,7 +18,7 @@ import numpy as np
 from router_training import held_out_prompts, labelled_file, metrics, sources
 from router_training.baselines import LengthAlone
 from router_training.metrics import Served, Share, as_given, ask_alone
-from router_training.pictures import draw
+from router_training.pictures import draw, draw_right_against_time
 from router_training.sources import OWN, WIDE, DataError, Prompt
 from router_training.speed import time_ratio
 from tqdm import tqdm
@@ -110,6 +110,7 @@ def evaluate(request: Request) -> int:
         _write_scores(request.model / MANIFEST, served, lines, prompts)
         if request.model.resolve() == SHIPPED:
             draw(served, mix, THRESHOLDS, PICTURES)
+            draw_right_against_time(_sizes_tried(), PICTURES / "right-against-time.svg")
             put("scores", report, CARD)
     return _exit_code(lines)
 
@@ -518,6 +519,16 @@ def _exit_code(lines: Sequence[Line]) -> int:
     for line in unowned:
         print(f"missed, and not owned by {DECISION.name}: {line.name} ({line.what})", file=sys.stderr)
     return 1 if unowned else 0
+
+
+def _sizes_tried() -> list[tuple[str, float, float]]:
+    """Read the record's table of routers by size: name, share of routes that are right, time of a query."""
+    rows = re.findall(
+        r"^\| \**(\d × [^|*]+?)\** \| ([\d.]+) \| ([\d.]+) \| [\d.]+ MB \|$",
+        DECISION.read_text("utf-8"),
+        re.MULTILINE,
+    )
+    return [(name, float(right), float(time)) for name, right, time in rows]
 
 
 def _owned_misses() -> set[str]:

@@ -40,7 +40,10 @@ DOLLY_SHARE = 0.6
 # once more inside a frame or behind other turns.
 OWN_AGAIN = 1.0
 # The share of all other prompts that is shown inside a frame or behind other turns.
-FRAMED_SHARE = 0.18
+FRAMED_SHARE = 0.25
+# The share of our own prompts that lose their final punctuation, or get a slip of the finger, in the second showing.
+OWN_UNPUNCTUATED = 0.12
+OWN_MISTYPED = 0.10
 # Asks whose passage is left out, a round.
 BARE_ROWS_MAX = 900
 
@@ -85,7 +88,7 @@ def examples(prompts: Sequence[Prompt], seed: int, share: float = 1.0) -> list[E
         framer = frames.Framer(rng, [p.ask for p in prompts if len(p.ask) < 160 and not p.pair])
         own = [p for p in prompts if p.source.startswith(OWN)]
         again = rng.sample(own, round(len(own) * OWN_AGAIN))
-        found.extend(_asked_whole(prompt, framer.around(prompt.text)) for prompt in again)
+        found.extend(_asked_whole(prompt, framer.around(spoilt(prompt.text, rng))) for prompt in again)
         maker = _Composer(rng, prompts)
         for family, count in COMPOSED.items():
             make = getattr(maker, family)
@@ -181,11 +184,23 @@ def disturbed(ask: str, rng: random.Random) -> str:
     chance = rng.random()
     if chance < 0.16 and len(ask) < 300:
         return rng.choice(templates.WRAPS).format(ask=ask[:1].lower() + ask[1:])
-    if chance < 0.24:
+    if chance < 0.28:
         return ask.rstrip(" .?!")
-    if chance < 0.32:
+    if chance < 0.40:
         return mistyped(ask, rng)
     return ask
+
+
+def spoilt(text: str, rng: random.Random) -> str:
+    """Take the final punctuation from a short text, or mistype a word of it; or leave it, mostly."""
+    chance = rng.random()
+    if len(text) > 300 or text[:1] in "[{<":  # a slip in a conversation's JSON would make it another thing
+        return text
+    if chance < OWN_UNPUNCTUATED:
+        return text.rstrip(" .?!")
+    if chance < OWN_UNPUNCTUATED + OWN_MISTYPED:
+        return mistyped(text, rng)
+    return text
 
 
 def mistyped(ask: str, rng: random.Random) -> str:

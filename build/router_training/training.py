@@ -75,7 +75,7 @@ class Recipe:
 
     tokens_max: int = 18_000
     layers: int = 4
-    width: int = 896
+    width: int = 1_408
     epochs: int = 10
     rows_per_batch: int = 128
     rate: float = 4e-4
