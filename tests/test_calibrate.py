@@ -184,8 +184,10 @@ def test_every_tier_costs_its_own_price() -> None:
 
 def test_a_text_that_stands_in_many_rows_makes_a_boundary_no_surer() -> None:
     once = typical(200)
-    often = Measured(*(np.repeat(rows, 10, axis=0) for rows in (once.needs, once.quality)), "outcomes",
-                     np.repeat(once.texts, 10))  # fmt: skip
+    assert once.quality is not None
+    often = Measured(
+        np.repeat(once.needs, 10), np.repeat(once.quality, 10, axis=0), "outcomes", np.repeat(once.texts, 10)
+    )
 
     alone, repeated = by_share(once, 0.3), by_share(often, 0.3)
 
