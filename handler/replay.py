@@ -88,6 +88,7 @@ class Replay:
                     yield row
                 else:
                     self._count(UNREAD, row.day, len(self.by_tier) - 1)
+                    self._judge(row, len(self.by_tier) - 1)
 
         bounds = self.policy.boundaries()
         for row, scores in local.scored(readable()):
@@ -95,14 +96,7 @@ class Replay:
             place = int(decision.label)
             self._count(decision.task, row.day, place, 0.0 if place else decision.need)
             self.needs[min(int(decision.need * PARTS), PARTS - 1)] += 1
-            if row.small is not None and row.large is not None:
-                self.labelled += 1
-                if place in (0, len(self.by_tier) - 1):
-                    self.judged += 1
-                    routed = row.large if place else row.small
-                    for n, quality in enumerate((row.small, routed, row.large)):
-                        self.quality[n] += quality
-                self.wrong += place == 0 and row.large > row.small
+            self._judge(row, place)
             if len(bounds) > 1:
                 self._remember(decision.margin, row.text, decision.route, decision.need, decision.task)
 
@@ -116,6 +110,17 @@ class Replay:
         self.by_day.setdefault(day, [0] * len(self.by_tier))[place] += 1
         self.expected_by_task[task] = self.expected_by_task.get(task, 0.0) + expected_wrong
         self.expected_by_day[day] = self.expected_by_day.get(day, 0.0) + expected_wrong
+
+    def _judge(self, row: Row, place: int) -> None:
+        """Count what a row's outcomes say of the tier that it goes to, if it has any."""
+        if row.small is None or row.large is None:
+            return
+        self.labelled += 1
+        self.wrong += place == 0 and row.large > row.small
+        if place in (0, len(self.by_tier) - 1):
+            self.judged += 1
+            for n, quality in enumerate((row.small, row.large if place else row.small, row.large)):
+                self.quality[n] += quality
 
     def _remember(self, margin: float, text: str, route: str, need: float, task: str) -> None:
         """Keep the queries nearest to a boundary, each once."""
@@ -160,9 +165,9 @@ class Replay:
         return [self._money(day, n, self.expected_by_day[day]) for day, n in sorted(self.by_day.items())]
 
     def _money(self, name: str, counts: Sequence[int], expected_wrong: float) -> "Money":
-        last = self.prices[self.policy.names[-1]] / 1000
-        queries, cost = sum(counts), self.cost(counts)
-        return Money(name, counts, queries, cost, last * queries, expected_wrong, last * expected_wrong)
+        queries, last = sum(counts), self.prices[self.policy.names[-1]]
+        risked = last * expected_wrong / 1000
+        return Money(name, counts, queries, self.cost(counts), last * queries / 1000, expected_wrong, risked)
 
     def qualities(self) -> str:
         """The quality as routed, and of all to the first tier and to the last, in words."""

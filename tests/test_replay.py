@@ -78,6 +78,18 @@ def test_a_task_risks_what_asking_the_last_tier_again_costs_where_it_goes_to_the
     assert risked == {"summarization": pytest.approx(500 * need * 10 / 1000), "coding": 0.0}
 
 
+@pytest.mark.parametrize("price", [0.9, 0.1, 7.3])
+def test_a_task_that_goes_to_the_last_tier_saves_nothing_not_minus_nothing(
+    price: float, tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, [line("coding")] * 198)
+    found.prices["slow"] = price
+
+    (task,) = found.tasks
+    assert task.saved == 0
+    assert "-0.00" not in found.summary()
+
+
 def test_the_terminal_and_the_page_show_the_same_money_by_task_and_by_day(
     tmp_path: Path, local: LocalRouter
 ) -> None:
@@ -135,6 +147,14 @@ def test_outcomes_say_what_the_routes_would_have_been_worth(tmp_path: Path, loca
 
     assert found.quality == [0.5, 1.5, 2.0]
     assert found.wrong == 1
+
+
+def test_outcomes_count_for_the_last_tier_where_there_is_nothing_to_read(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(tmp_path, local, ['{"messages": [], "small": 0.25, "large": 0.5}'])
+
+    assert (found.judged, found.quality) == (1, [0.25, 0.5, 0.5])
 
 
 def test_the_queries_nearest_to_the_line_are_kept_once_each(
