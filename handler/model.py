@@ -327,7 +327,7 @@ def files_state(folder: Path, loaded: Manifest | None) -> FilesState:
     try:
         manifest = read_manifest(folder)
     except ModelError:
-        return "changed" if (folder / MANIFEST).is_file() else "missing"
+        return "changed" if (folder / MANIFEST).exists() else "missing"
     files = loaded.files if loaded else {}
     if not all((folder / name).is_file() for name in files):
         return "missing"
