@@ -10,6 +10,7 @@ All of them take --model, the shipped one by default. Figures go to standard out
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from lab.texts import texts
 DAYS = 30
 TOKENS = (19, 78)
 SHARES = (0.2, 0.3, 0.5)
+LOOK_S = 0.005  # between two looks at a process's memory
 RUNS = 20  # of each model, before the other has its turn
 
 
@@ -74,11 +76,24 @@ def replayed(rows: int, different: int, model: Path) -> Cost:
             env={**os.environ, "MODEL_PATH": str(model)},
             stdout=subprocess.DEVNULL,
         )
-        _, status, used = os.wait4(process.pid, 0)
+        peak_kb = 0
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            peak_kb = _peak_kb(process.pid) or peak_kb
+            time.sleep(LOOK_S)
+        _, status, used = ended
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"the replay ended with {process.returncode}")
-    return Cost(used.ru_maxrss * 1024 / 1e6, time.monotonic() - began, used.ru_utime + used.ru_stime)
+    return Cost(peak_kb * 1024 / 1e6, time.monotonic() - began, used.ru_utime + used.ru_stime)
+
+
+def _peak_kb(pid: int) -> int:
+    """The most memory that a process has had of its own, in KiB; 0 once it has ended.
+
+    What `wait4` tells instead begins at the size of the process that started it.
+    """
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    return int(found[1]) if found else 0
 
 
 def ratios(plain: Router, learnt: Router, tokens: int, rounds: int) -> list[float]:
