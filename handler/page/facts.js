@@ -9,6 +9,9 @@ const FAST =
 	"classification summarization information_extraction closed_qa rewriting translation format_conversion chitchat simple_math simple_fact simple_code".split(" ");
 const SLOW = "creative_writing brainstorming open_qa general_qa coding reasoning planning advice agentic".split(" ");
 
+// The number before a half: a need of a half is slow.
+const HALF = 0.5 - Number.EPSILON / 4;
+
 /** @type {Facts} */
 export let facts = unknown();
 
@@ -38,7 +41,7 @@ function unknown() {
  */
 export function tiersAt(threshold) {
 	return [
-		{ name: "fast", need_max: Math.min(0.5, 1 - threshold) },
+		{ name: "fast", need_max: Math.min(HALF, 1 - threshold) },
 		{ name: "slow", need_max: 1 },
 	];
 }
@@ -81,11 +84,23 @@ export function read(deep) {
 }
 
 /**
- * Whether a need takes the cheapest tier. With two tiers this is the gateway's own rule.
+ * Where a threshold puts the end of the cheapest tier: the gateway's own rule. No threshold moves it
+ * over a half or over where the policy has put it, nor past the next tier's.
+ * @param {number} threshold
+ * @param {Facts["tiers"]} tiers
+ */
+export function boundaryAt(threshold, tiers) {
+	const most = Math.max(HALF, tiers[0].need_max);
+	return Math.min(1 - threshold, most, tiers.length > 1 ? tiers[1].need_max : 1);
+}
+
+/**
+ * Whether a need takes the cheapest tier that ends at `boundary`, for needs as they are written in
+ * answers and boundaries whose last digit is lost on the way from a threshold.
  * @param {number} need
  * @param {number} boundary
  */
-export const isFast = (need, boundary) => need < 0.5 && need <= boundary;
+export const isFast = (need, boundary) => need <= boundary + 1e-9 && !(need >= 0.5 && boundary < 0.5);
 
 /** @param {unknown} error */
 export const words = (error) =>

@@ -4,7 +4,7 @@ import { classifyMany, Refused } from "./api.js";
 import { chart } from "./chart.js";
 import { copy, debounced, fill, h, percent, save, spoken, whole } from "./dom.js";
 import { KINDS } from "./examples.js";
-import { facts, isFast, refresh, watch, words } from "./facts.js";
+import { boundaryAt, facts, isFast, refresh, watch, words } from "./facts.js";
 import { BadFile, Rows, ROWS_MAX } from "./rows.js";
 import { table } from "./table.js";
 
@@ -93,8 +93,6 @@ export function showLine(panel) {
 	const slider = h("input", {
 		type: "range",
 		id: "threshold",
-		min: "0.5",
-		max: "0.99",
 		step: "0.01",
 		oninput: () => {
 			touched = true;
@@ -204,16 +202,17 @@ export function showLine(panel) {
 	}
 
 	function inForce() {
-		return Math.min(0.99, Math.max(0.5, 1 - facts.tiers[0].need_max));
+		return Number((1 - facts.tiers[0].need_max).toFixed(12));
 	}
 
-	const boundary = () => Math.min(0.5, 1 - threshold);
+	const boundary = () => (atRest() ? facts.tiers[0].need_max : boundaryAt(threshold, facts.tiers));
+	const atRest = () => Math.abs(threshold - inForce()) < 1e-9;
 
 	/** @param {number} row */
 	function fast(row) {
 		// At the line in force the gateway itself has said it, to the last digit.
-		if (Math.abs(threshold - inForce()) < 1e-9) return store.label[row] === 0;
-		return isFast(store.need[row], boundary() + 1e-9);
+		if (atRest()) return store.label[row] === 0;
+		return isFast(store.need[row], boundary());
 	}
 
 	/** @param {number} row */
@@ -228,6 +227,8 @@ export function showLine(panel) {
 	function moved(to) {
 		threshold = to;
 		shownThreshold.textContent = to.toFixed(2);
+		slider.min = String(Math.min(0.5, Math.floor(inForce() * 100) / 100));
+		slider.max = String(Math.max(0.99, Math.ceil(inForce() * 100) / 100));
 		slider.value = String(to);
 		slider.setAttribute("aria-valuetext", to.toFixed(2));
 		drawCurve();

@@ -316,22 +316,36 @@ describe("Choose the line", () => {
 			assert.ok(longest < FROZEN_MS, `the page stood still for ${longest} ms`);
 		}, line));
 
-	test("the slider counts as the gateway does at that threshold", () =>
+	/** @param {Gateway} of @param {number[]} thresholds @param {number} most the highest end of the first tier */
+	const countsAlike = (of, thresholds, most) =>
 		onPage(async ({ page }) => {
 			const texts = manyTexts().slice(0, 800);
 			await page.waitForSelector(".drop");
 			await drop(page, "mine.jsonl", texts.map((text) => JSON.stringify({ text }) + "\n").join(""));
 			await asked(page);
 
-			for (const threshold of [0.5, 0.63, 0.9]) {
-				const answers = await gateway.askAll(texts.map((text) => ({ text, threshold })));
+			for (const threshold of thresholds) {
+				const answers = await of.askAll(texts.map((text) => ({ text, threshold })));
 				await page.locator("#threshold").fill(String(threshold));
 
 				const own = (await words(page, "#box-own")).split("\n");
 				assert.equal(number(own[own.indexOf("Rows fast") + 1]), answers.filter(({ label }) => label === "0").length, `at ${threshold}`);
-				assert.match(await words(page, "#policy"), new RegExp(`need_max = ${Number(Math.min(0.5, 1 - threshold).toFixed(4))}\\b`));
+				assert.match(await words(page, "#policy"), new RegExp(`need_max = ${Number(Math.min(most, 1 - threshold).toFixed(4))}\\b`));
 			}
-		}, line));
+		}, { ...line, of });
+
+	test("the slider counts as the gateway does at that threshold", () => countsAlike(gateway, [0.5, 0.63, 0.9], 0.5));
+
+	test("the slider goes as far as a policy whose first tier ends over a half", async () => {
+		const policy = path.join(folder, "policy.toml");
+		await writeFile(policy, ["small:0.8", "middle:0.9", "large:1"].map((tier) => `[[tier]]\nname = "${tier.split(":")[0]}"\nneed_max = ${tier.split(":")[1]}\n`).join(""));
+		const wide = await Gateway.start({ POLICY_FILE: policy });
+		try {
+			await countsAlike(wide, [0.2, 0.31, 0.5, 0.9], 0.8);
+		} finally {
+			await wide.stop();
+		}
+	});
 
 	test("the table sorts, filters and scrolls through every row", () =>
 		onPage(async ({ page }) => {
