@@ -21,6 +21,8 @@ PARTS = 50  # of the scale of need, in the picture
 NEAR_MAX = 40  # queries near a boundary that are shown
 NEAR_CHARS = 200
 DAYS_MAX = 4000
+# What a page shows of tasks in its picture, and of days in its picture and its table.
+TASKS_DRAWN, DAYS_DRAWN, DAYS_LISTED = 8, 60, 366
 OTHER_DAYS = "other days"
 NO_DAY = "no day given"
 # What a query is called whose body holds nothing to read: the last tier answers it.
@@ -288,9 +290,10 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
         need,
         "<h2>By task</h2>",
         charts.stacked(
-            names, [(task.name.replace("_", " "), task.counts) for task in tasks[:8]],
+            names, [(task.name.replace("_", " "), task.counts) for task in tasks[:TASKS_DRAWN]],
             title="Queries by task and tier", y_name="queries",
         ),
+        *_of_all(TASKS_DRAWN, len(tasks), "The picture shows the {} tasks with the most queries, of {}."),
         _html_table(names, tasks, "task"),
     ]  # fmt: skip
     if days:
@@ -298,11 +301,15 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
             "<h2>By day</h2>",
             charts.stacked(
                 names,
-                [(day.name, day.counts) for day in days[-60:]],
+                [(day.name, day.counts) for day in days[-DAYS_DRAWN:]],
                 title="Queries by day and tier",
                 y_name="queries",
             ),
-            _html_table(names, days[-366:], "day"),
+            *_of_all(DAYS_DRAWN, len(days), "The picture shows the last {} of {} days."),
+            *_of_all(
+                DAYS_LISTED, len(days), "The table shows the last {} of {} days; the terminal shows all."
+            ),
+            _html_table(names, days[-DAYS_LISTED:], "day"),
         ]
     if replay.near:
         body.append("<h2>Near the line</h2>")
@@ -329,6 +336,11 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
+
+
+def _of_all(shown: int, count: int, words: str) -> list[str]:
+    """Say that a part is shown, where it is not all."""
+    return [f"<p><small>{words.format(shown, f'{count:,}')}</small></p>"] if count > shown else []
 
 
 def _html_table(tiers: Sequence[str], groups: Sequence[Money], name: str) -> str:

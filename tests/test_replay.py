@@ -393,3 +393,18 @@ def test_prices_of_calibrate_are_refused_as_those_of_replay(
     assert main(["calibrate", str(log), "--fast-share", "0.3", *prices]) == 2
 
     assert told in capsys.readouterr().err
+
+
+def test_a_page_that_shows_a_part_of_the_days_says_so(
+    tmp_path: Path, local: LocalRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line("coding", time=f'"2026-01-{day:02d}"') for day in range(1, 7)]
+    whole = shown(replayed(tmp_path, local, lines))
+
+    monkeypatch.setattr(replay, "DAYS_DRAWN", 4)
+    monkeypatch.setattr(replay, "DAYS_LISTED", 5)
+    part = shown(replayed(tmp_path, local, lines))
+
+    assert " days" not in whole
+    assert "The picture shows the last 4 of 6 days." in part
+    assert "The table shows the last 5 of 6 days; the terminal shows all." in part
