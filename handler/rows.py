@@ -107,7 +107,8 @@ def check(path: Path, *, tasks: Mapping[str, Any] | None = None) -> Summary:
         if isinstance(made, str):
             problem: str | None = made
         elif tasks is not None and made.task is not None and made.task not in tasks:
-            problem = f"{made.task[:40]!r} is no task of this model; accepted: {', '.join(tasks)}"
+            # Not repeated: where two columns were swapped, it is the query.
+            problem = f"its task is none of this model's; accepted: {', '.join(tasks)}"
         elif made.refused:
             problem = None
             refused_count += 1

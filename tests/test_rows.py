@@ -195,10 +195,13 @@ def test_a_message_never_repeats_a_text(tmp_path: Path) -> None:
     assert "secret" not in message
 
 
-def test_a_task_that_the_model_does_not_know_is_named_with_those_there_are(tmp_path: Path) -> None:
-    message = refusal(tmp_path, '{"text": "a", "task": "poetry"}', tasks={"coding": 1, "reasoning": 1})
+def test_a_task_that_the_model_does_not_know_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    rows = '{"text": "a", "task": "coding"}\n{"text": "coding", "task": "a secret ask"}'
 
-    assert "'poetry' is no task of this model; accepted: coding, reasoning" in message
+    message = refusal(tmp_path, rows, tasks={"coding": 1, "reasoning": 1})
+
+    assert message.endswith(":2: its task is none of this model's; accepted: coding, reasoning")
+    assert "secret" not in message
 
 
 @settings(deadline=None)
