@@ -1,7 +1,8 @@
 """models/router/ → models/quantized/: the INT8 graph, its tokenizer and its manifest.
 
 Run as a file: `python build/build_model.py --help`. What is done is told by
-`router_training/artefact.py`. The same checkpoint gives the same bytes; no data set is read.
+`router_training/artefact.py`. The same checkpoint gives the same bytes on one kind of
+processor; another rounds some float tensors otherwise, in their last bit. No data set is read.
 """
 
 from __future__ import annotations

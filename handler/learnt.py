@@ -90,7 +90,7 @@ class LearntNeed:
 
         rows     (query, token) ids of each whole text, without [CLS] and [SEP]
         chars    (query,) characters of each text
-        states   (query, width) float32, the model's state of [CLS]
+        states   (query, width) float32, the model's state of each (`Run.hidden`)
         returns  (query,) float32
         """
         of_words = [self._of_words(row) for row in rows]

@@ -132,7 +132,7 @@ class Manifest(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True):
     """One scored batch and where its time went, in seconds.
 
-    hidden  (query, 384) float32, the last layer's state of [CLS]; None unless it was asked for
+    hidden  (query, 384) float32, one state of each query (`hidden` of the graph); None unless it was asked for
     """
 
     scores: list[Scores]
@@ -171,7 +171,8 @@ class Router:
     def run(self, queries: Sequence[Normalised], *, hidden: bool = False) -> Run:
         """`score`, with the time that its two halves took.
 
-        hidden  also give out the last state of [CLS], which models of format 1 do not have
+        hidden  also give out a state of each query: the mean of its tokens' before the last layer. Models
+                built before 2026-11-27 give out the last state of [CLS], those of format 1 none
         """
         started = time.perf_counter()
         whole = self.token_ids(queries)
@@ -185,18 +186,18 @@ class Router:
             for n, place in enumerate(together):
                 packed[place] = found[n].tobytes()
                 states[place] = None if state is None else state[n]
-        of_cls = np.stack(states).astype("<f4") if hidden and states else None  # type: ignore[arg-type]
+        stacked = np.stack(states).astype("<f4") if hidden and states else None  # type: ignore[arg-type]
         needs: Sequence[float | None] = [None] * len(rows)
-        if self._learnt is not None and of_cls is not None:
+        if self._learnt is not None and stacked is not None:
             chars = [len(query.text) for query in queries]
-            needs = self._learnt.needs([row[1:-1] for row in whole], chars, of_cls).tolist()
+            needs = self._learnt.needs([row[1:-1] for row in whole], chars, stacked).tolist()
         scores = [
             Scores(probabilities, len(row) < len(before) or query.clipped, need)
             for probabilities, row, before, query, need in zip(
                 packed, rows, whole, queries, needs, strict=True
             )
         ]
-        return Run(scores, tokenized - started, time.perf_counter() - tokenized, of_cls)
+        return Run(scores, tokenized - started, time.perf_counter() - tokenized, stacked)
 
     def seen(self, text: str) -> list[tuple[int, int]]:
         """Say which characters of a text the model reads: (start, end) in code points, in order."""

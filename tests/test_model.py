@@ -143,11 +143,15 @@ def test_the_shipped_policy_is_the_contracts_default(shipped: Router) -> None:
     }  # fmt: skip
 
 
-def test_the_shipped_model_gives_out_its_last_state(shipped: Router) -> None:
-    state = shipped.run(seen(shipped, ["hello"]), hidden=True).hidden
+def test_the_shipped_model_gives_out_a_state_that_no_neighbour_moves(shipped: Router) -> None:
+    queries = seen(shipped, ["hello", "what is 15% of 60?", LONG, "Plan a week in Oslo for two"])
 
-    assert state is not None
-    assert (state.shape, state.dtype) == ((1, 384), np.dtype("<f4"))
+    together = shipped._infer(shipped.token_ids(queries), True)[1]  # padded to the longest
+    alone = [shipped.run([query], hidden=True).hidden for query in queries]
+
+    assert together is not None
+    assert (together.shape, together.dtype) == ((4, 384), np.dtype("<f4"))
+    assert np.array_equal(together, np.concatenate([state for state in alone if state is not None]))
 
 
 @pytest.mark.parametrize("text", ["hi", "what is 15% of 60?", "thanks, that's all"])

@@ -1,10 +1,10 @@
 """Learn where the large model of a pair pays, from rows that say how both did.
 
 A ridge regression of the gain (large minus small) on three looks at a query: its words
-(TF-IDF of token ids and of pairs of them, hashed), the encoder's last state of [CLS],
-its length. How strongly to hold it back is chosen by cross-validation; what the folds
-say of rows that they have not seen is then calibrated (Platt 1999) to the probability
-that the large model does better, which is served as `need`.
+(TF-IDF of token ids and of pairs of them, hashed), the encoder's mean state, its length.
+How strongly to hold it back is chosen by cross-validation; what the folds say of rows that
+they have not seen is then calibrated (Platt 1999) to the probability that the large model
+does better, which is served as `need`.
 
 The encoder stays as it is, so a few thousand rows take seconds. Read `learnt` first.
 """
@@ -28,7 +28,7 @@ TEXTS_MIN = 300
 # the four pairs of docs/need-and-cost.md; the penalty is chosen anew for each pair.
 STATE_WEIGHT = 1.0
 LENGTH_WEIGHT = 0.1
-PENALTIES = (3.0, 5.0, 10.0)
+PENALTIES = (1.0, 3.0, 5.0, 10.0, 20.0, 40.0)
 STEPS_MAX = 60
 
 Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ class Looks:
     texts   as they are keyed, to tell equal ones
     rows    (text, token) token ids without [CLS] and [SEP]
     chars   (text,) characters
-    states  (text, width) float32, the encoder's last state of [CLS]
+    states  (text, width) float32, the encoder's mean state (`Run.hidden`)
     """
 
     texts: Sequence[str]

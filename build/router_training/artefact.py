@@ -1,8 +1,8 @@
 """From a checkpoint to what is served: the INT8 graph, its tokenizer and its manifest.
 
 `build` is the story: export by optimum, fuse by ONNX Runtime's BERT optimiser, quantise by
-`integer_graph.py`. The same checkpoint gives the same bytes; of data only our own
-prompts are read, to see how far activations reach.
+`integer_graph.py`. The same checkpoint gives the same bytes on one kind of processor; of
+data only our own prompts are read, to see how far activations reach.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def float_graph_of(checkpoint: Path, limits: Limits) -> onnx.ModelProto:
         )
     logging.disable(logging.NOTSET)
     folded = integer_graph.fold_segments(fused.model, limits.tokens_max + 2)
-    return integer_graph.with_hidden(integer_graph.keep_first_token_last(folded))
+    return integer_graph.keep_first_token_last(folded)
 
 
 def _ranges(model: onnx.ModelProto, rows: Sequence[Sequence[int]]) -> dict[str, integer_graph.Range]:

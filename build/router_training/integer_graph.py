@@ -135,29 +135,6 @@ def keep_first_token_last(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def with_hidden(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy that also gives out `hidden`, the last state of [CLS]: (batch, hidden) float32.
-
-    It is computed for the logits anyway; who does not ask for it pays nothing.
-    """
-    model = _copy(model)
-    state = [node for node in model.graph.node if node.op_type == "SkipLayerNormalization"][-1].output[0]
-    for node in model.graph.node:
-        for names in (node.input, node.output):
-            for i, name in enumerate(names):
-                if name == state:
-                    names[i] = "hidden"
-    size = len(
-        _weights(model)[
-            next(n for n in reversed(model.graph.node) if n.op_type == "SkipLayerNormalization").input[2]
-        ]
-    )
-    model.graph.output.append(
-        helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["batch_size", size])
-    )
-    return model
-
-
 def multiplied(model: onnx.ModelProto) -> list[str]:
     """Name the activations that weights are multiplied with by one fixed scale: they need a range."""
     weights = _weights(model)
@@ -226,6 +203,9 @@ def quantised(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.Model
     Norms' outputs are evened out before they are rounded, attentions' by `even_attended`,
     GELUs' not at all. The pooler and the classifier stay float: they are one row per query, and what is
     lost there is lost in the answer.
+
+    The graph gives out `hidden` too, (batch, hidden) float32: the mean over a query's tokens of the states
+    that the last attention reads. Who does not ask for it pays nothing.
     """
     model, ranges = even_attended(model, ranges)
     weights = _weights(model)
@@ -239,6 +219,8 @@ def quantised(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.Model
         elif node.op_type == "Attention":
             integer = _integer_attention_of_first if node is last else _integer_attention
             nodes += integer(model, node, weights, ranges)
+            if node is last:
+                nodes += _mean_state(model, node)
         elif node.op_type == "MatMul" and node.input[1] in weights:
             if node.input[0] == by_token:
                 nodes += _integer_product_by_token(model, node, weights)
@@ -300,6 +282,33 @@ def _integer_attention_of_first(
             num_heads=_attribute(node, "num_heads"),
             mask_filter_value=_attribute(node, "mask_filter_value"),
         ),
+    ]
+
+
+def _mean_state(model: onnx.ModelProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Give out the mean of an attention's input over the tokens that are no padding, as `hidden`.
+
+    Of its rounded steps, whose sums are whole numbers under 2**24 and so exact in float32 in any
+    order: padding moves nothing.
+    """
+    value = node.input[0]
+    _put(model, "of_tokens", np.array([1], dtype=np.int64))
+    width = len(_weights(model)[f"{value}:even"])
+    model.graph.output.append(
+        helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["batch_size", width])
+    )
+    return [
+        helper.make_node("Cast", [f"{value}:u8"], ["steps"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["attention_mask"], ["read"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["read", "of_tokens"], ["read:row"]),
+        helper.make_node("MatMul", ["read:row", "steps"], ["steps:row"]),
+        helper.make_node("Squeeze", ["steps:row", "of_tokens"], ["steps:sum"]),
+        helper.make_node("ReduceSum", ["read", "of_tokens"], ["read:count"]),
+        helper.make_node("Div", ["steps:sum", "read:count"], ["steps:mean"]),
+        helper.make_node("Cast", [f"{value}:zero"], ["steps:zero"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["steps:mean", "steps:zero"], ["steps:moved"]),
+        helper.make_node("Mul", ["steps:moved", f"{value}:scale"], ["steps:evened"]),
+        helper.make_node("Div", ["steps:evened", f"{value}:even"], ["hidden"]),
     ]
 
 

@@ -179,7 +179,7 @@ def test_integers_take_the_float_checkpoints_route(router: Router, checkpoint: P
     np.testing.assert_allclose(served, expected, atol=0.03)
 
 
-def test_the_last_state_is_given_out_beside_the_same_scores(router: Router) -> None:
+def test_a_state_is_given_out_beside_the_same_scores(router: Router) -> None:
     queries = [normalise(text, router.manifest.limits) for text in TEXTS]
 
     run_of_both = router.run(queries, hidden=True)
@@ -188,6 +188,27 @@ def test_the_last_state_is_given_out_beside_the_same_scores(router: Router) -> N
     assert run_of_both.hidden.shape == (len(TEXTS), 32)
     assert run_of_both.hidden.dtype == "float32"
     assert run_of_both.scores == router.score(queries)
+
+
+def test_the_state_is_the_mean_of_what_the_float_checkpoints_last_layer_reads(
+    router: Router, checkpoint: Path
+) -> None:
+    import numpy as np
+    import torch
+
+    queries = [normalise(text, router.manifest.limits) for text in TEXTS]
+    model = encoder.load(checkpoint, router.manifest.tasks).eval()
+    expected = []
+    for query in queries:
+        (row,) = encoder.token_ids(encoder.read_tokenizer(checkpoint), [query.text], router.manifest.limits)
+        with torch.inference_mode():
+            states = model(input_ids=torch.tensor([row]), output_hidden_states=True).hidden_states
+        expected.append(states[-2][0].mean(dim=0).numpy())
+
+    hidden = router.run(queries, hidden=True).hidden
+
+    assert hidden is not None
+    np.testing.assert_allclose(hidden, np.stack(expected), atol=0.02)
 
 
 def test_what_was_seen_of_a_text_cut_by_tokens_is_its_head_and_its_tail(router: Router) -> None:
