@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from outcome_training.curves import curve
+from outcome_training.curves import SPLITS, curve
 from outcome_training.learner import Refused, learnt, needs
 from outcome_training.looking import digest, labelled, looked_at, outcomes
 
@@ -41,7 +41,13 @@ def main() -> None:
         else:
             from outcome_training.report import report
 
-            report(arguments.model, arguments.outcomes, write=arguments.write, quick=arguments.quick)
+            report(
+                arguments.model,
+                arguments.outcomes,
+                write=arguments.write,
+                quick=arguments.quick,
+                splits=arguments.splits,
+            )
     except (BadRows, Refused, ModelError, OSError) as error:
         sys.exit(f"{arguments.command}: {error}")
 
@@ -68,8 +74,19 @@ def _parse_arguments() -> argparse.Namespace:
     evaluate.add_argument("--write", action="store_true", help="into docs/need-and-cost.md and pictures too")
     # What it was called when writing was the rule; it changes nothing.
     evaluate.add_argument("--no-write", dest="write", action="store_false", help=argparse.SUPPRESS)
+    evaluate.add_argument(
+        "--splits",
+        type=int,
+        default=SPLITS,
+        help=f"into halves, at random; more make the means surer [{SPLITS}]",
+    )
     evaluate.add_argument("--quick", action="store_true", help="one split, and no learning curve")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.command == "evaluate" and given.splits < 1:
+        evaluate.error(f"--splits is {given.splits}; accepted: 1 or more")
+    if given.command == "evaluate" and given.write and given.splits != SPLITS:
+        evaluate.error(f"--splits with --write; accepted: one of them, the page's tables are of {SPLITS}")
+    return given
 
 
 def train(arguments: argparse.Namespace) -> None:

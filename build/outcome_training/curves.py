@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 BINS = 10
 RESAMPLES = 200
+SPLITS = 3  # of texts into halves, unless more are asked for
 
 Floats = NDArray[np.float64]
 

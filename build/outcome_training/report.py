@@ -1,6 +1,6 @@
 """RouteLLM's tables for files of outcomes: what ours recovers, learnt and not, beside all else.
 
-Every figure is of the half of the texts that no learning saw, over three splits; the
+Every figure is of the half of the texts that no learning saw, over three splits or as many as are asked for; the
 interval is a bootstrap over the first split's texts. A text that stands in several rows is
 in one half alone.
 """
@@ -8,13 +8,13 @@ in one half alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from outcome_training.curves import Curve, curve, interval, numbered
+from outcome_training.curves import SPLITS, Curve, curve, interval, numbered
 from outcome_training.learner import Looks, Refused, learnt, needs
 from outcome_training.looking import labelled, looked_at, outcomes
 
@@ -27,7 +27,6 @@ from lab.pages import put
 ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURES = ROOT / "docs/pictures"
 PAGE = ROOT / "docs/need-and-cost.md"
-SPLITS = 3
 SIZES = (300, 1000, 1500, 3000)  # different texts
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
 # As RouteLLM published them (arXiv 2406.18665): APGR, CPT50, CPT80.
@@ -49,8 +48,12 @@ PUBLISHED: dict[str, tuple[tuple[str, float, int, int], ...]] = {
 Floats = NDArray[np.float64]
 
 
-def report(model: Path, path: Path, *, write: bool, quick: bool) -> None:
-    """Print the tables of a file, or of every file of a folder. Raises `BadRows`."""
+def report(model: Path, path: Path, *, write: bool, quick: bool, splits: int = SPLITS) -> None:
+    """Print the tables of a file, or of every file of a folder. Raises `BadRows`.
+
+    write   into the page and its pictures, too, which are of `SPLITS` splits
+    quick   one split, and no learning curve
+    """
     files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.name.endswith(ENDINGS))
     if not files:
         raise BadRows(f"{path}: no file of outcomes; accepted: {', '.join(ENDINGS)}")
@@ -61,7 +64,9 @@ def report(model: Path, path: Path, *, write: bool, quick: bool) -> None:
         name = file.name.split(".")[0]
         small, large = outcomes(rows)
         looks, probabilities = looked_at(router, [row.text for row in rows])
-        text, picture = _of_pair(name, router, looks, probabilities, small, large, quick)
+        text, picture = _of_pair(
+            name, router, looks, probabilities, small, large, 1 if quick else splits, quick
+        )
         parts.append(text)
         print(text, flush=True)
         if write and picture:
@@ -71,7 +76,14 @@ def report(model: Path, path: Path, *, write: bool, quick: bool) -> None:
 
 
 def _of_pair(
-    name: str, router: Router, looks: Looks, probabilities: Floats, small: Floats, large: Floats, quick: bool
+    name: str,
+    router: Router,
+    looks: Looks,
+    probabilities: Floats,
+    small: Floats,
+    large: Floats,
+    count: int,
+    quick: bool,
 ) -> tuple[str, str]:
     """One pair's table as Markdown, and its curves as SVG; words alone where the large model is no better."""
     manifest = router.manifest
@@ -82,7 +94,7 @@ def _of_pair(
     among = int(texts.max()) + 1
     rows_of = f"{len(small):,} rows" + (f" of {among:,} different texts" if among < len(small) else "")
     title = f"**{name}**: {rows_of}; small {small.mean():.3f}, large {large.mean():.3f}"
-    splits = [_halves(texts, seed) for seed in range(1 if quick else SPLITS)]
+    splits = [_halves(texts, seed) for seed in range(count)]
     if any(not large[score].mean() > small[score].mean() for _, score in splits):
         return (
             f"{title}. The large model is no better on a half that is scored: there is no gap to recover.",
@@ -112,7 +124,7 @@ def _of_pair(
         if not done:
             lines.append(f"| {title} | refused | – | – | – |")
             continue
-        each = " ".join(f"{c.apgr:.3f}" for c in done)
+        each = _each([c.apgr for c in done])
         refused = f", {len(found) - len(done)} refused" if len(done) < len(found) else ""
         lines.append(
             f"| {title} | **{np.mean([c.apgr for c in done]):.3f}** ({each}{refused}) | "
@@ -133,6 +145,13 @@ def _of_pair(
         y_name="mean quality",
     )
     return "\n".join(lines), picture
+
+
+def _each(found: Sequence[float]) -> str:
+    """The figure of each split, or where they are many their number and the standard error of their mean."""
+    if len(found) <= SPLITS:
+        return " ".join(f"{one:.3f}" for one in found)
+    return f"± {np.std(found, ddof=1) / len(found) ** 0.5:.3f}, {len(found)} splits"
 
 
 def _halves(texts: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

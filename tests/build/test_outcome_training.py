@@ -1,5 +1,6 @@
 """Learning from outcomes: it finds what is there, and refuses what would not help."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,27 @@ def test_the_report_puts_ours_beside_length_chance_and_oracle(
         "ours, learnt from 320 texts",
     ):
         assert f"| {row} | **" in table
+
+
+def test_many_splits_are_told_by_the_error_of_their_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy, rows = make_toy(tmp_path / "toy"), rows_of(tmp_path / "rows.jsonl", 640)
+    monkeypatch.setattr(curves, "RESAMPLES", 20)
+
+    run(monkeypatch, "evaluate", "--model", str(toy), "--outcomes", str(rows), "--splits", "5")
+
+    assert re.search(r"\| chance \| \*\*0\.\d{3}\*\* \(± 0\.\d{3}, 5 splits\) \|", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("options", [["--splits", "0"], ["--splits", "18", "--write"]])
+def test_splits_that_the_page_does_not_hold_are_refused_before_anything_is_read(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "evaluate", "--outcomes", str(tmp_path / "none.jsonl"), *options)
+
+    assert "--splits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("small", "large"), [(1, 1), (0.5, 0.5), (1, 0)])
