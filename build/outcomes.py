@@ -47,6 +47,7 @@ def main() -> None:
                 write=arguments.write,
                 quick=arguments.quick,
                 splits=arguments.splits,
+                without=arguments.without,
             )
     except (BadRows, Refused, ModelError, OSError) as error:
         sys.exit(f"{arguments.command}: {error}")
@@ -80,12 +81,21 @@ def _parse_arguments() -> argparse.Namespace:
         default=SPLITS,
         help=f"into halves, at random; more make the means surer [{SPLITS}]",
     )
+    evaluate.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="GROUP",
+        help="leave the rows of a group out; repeatable",
+    )
     evaluate.add_argument("--quick", action="store_true", help="one split, and no learning curve")
     given = parser.parse_args()
     if given.command == "evaluate" and given.splits < 1:
         evaluate.error(f"--splits is {given.splits}; accepted: 1 or more")
-    if given.command == "evaluate" and given.write and given.splits != SPLITS:
-        evaluate.error(f"--splits with --write; accepted: one of them, the page's tables are of {SPLITS}")
+    if given.command == "evaluate" and given.write and (given.splits != SPLITS or given.without):
+        evaluate.error(
+            f"--write with --splits or --without; the page's tables are of {SPLITS} and of all rows"
+        )
     return given
 
 

@@ -6,6 +6,7 @@ JSON lines, one object each, or CSV with a header line; `.gz` of either.
     messages, input, body   or a request body as OpenAI's and Anthropic's APIs take it
     task                    its true task, or the route it should have taken
     small, large            how good a small and a large model's answer was, 0 to 1
+    group                   its subject or data set; only measuring reads it
     time                    when it was asked: ISO 8601, or seconds since 1970
 
 `check` reads a file to its end and names every bad row by its line before anything is
@@ -30,6 +31,7 @@ TEXT = ("text", "prompt", "query", "question", "instruction")
 BODY = ("body", "request")
 CONVERSATION = ("messages", "input")
 TASK = ("task",)
+GROUP = ("group",)
 TIME = ("time", "timestamp", "date", "created_at", "created", "ts")
 # So many bad rows are named; their number is told whole.
 NAMED_MAX = 20
@@ -49,6 +51,7 @@ class Row(msgspec.Struct, frozen=True):
     small, large  how good either model's answer was, 0 to 1; both or neither
     day           when it was asked, as 2026-11-26; None where the file does not say
     refused       why a gateway answers it with 400; None where it gives an answer
+    group         its subject or data set, if the file says
     """
 
     line: int
@@ -58,6 +61,7 @@ class Row(msgspec.Struct, frozen=True):
     large: float | None = None
     day: str | None = None
     refused: str | None = None
+    group: str | None = None
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -262,7 +266,10 @@ def _row(line: int, seen: Mapping[str, Any]) -> Row | str:
     day = None if when is None else _day(when)
     if when is not None and day is None:
         return f"a time that is {_kind(when)}; accepted: ISO 8601, or seconds since 1970"
-    return Row(line, text, task, scores[0], scores[1], day, refused)
+    group = _first(seen, GROUP)
+    return Row(
+        line, text, task, scores[0], scores[1], day, refused, group if isinstance(group, str) else None
+    )
 
 
 def _text(seen: Mapping[str, Any]) -> tuple[str, str | None] | None:

@@ -1,8 +1,9 @@
 """RouteLLM's tables for files of outcomes: what ours recovers, learnt and not, beside all else.
 
-Every figure is of the half of the texts that no learning saw, over three splits or as many as are asked for; the
-interval is a bootstrap over the first split's texts. A text that stands in several rows is
-in one half alone.
+Every figure is of the half of the texts that no learning saw, over three splits or as many as
+are asked for; the interval is a bootstrap over the first split's texts. A text that stands in
+several rows is in one half alone. Where all rows name their `group`, whole groups are split,
+too: what is learnt of one subject need not hold for another.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURES = ROOT / "docs/pictures"
 PAGE = ROOT / "docs/need-and-cost.md"
 SIZES = (300, 1000, 1500, 3000)  # different texts
+GROUPS_MIN = 4  # to be split into halves
 ENDINGS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz")
 # As RouteLLM published them (arXiv 2406.18665): APGR, CPT50, CPT80.
 PUBLISHED: dict[str, tuple[tuple[str, float, int, int], ...]] = {
@@ -48,24 +50,43 @@ PUBLISHED: dict[str, tuple[tuple[str, float, int, int], ...]] = {
 Floats = NDArray[np.float64]
 
 
-def report(model: Path, path: Path, *, write: bool, quick: bool, splits: int = SPLITS) -> None:
+def report(
+    model: Path, path: Path, *, write: bool, quick: bool, splits: int = SPLITS, without: Sequence[str] = ()
+) -> None:
     """Print the tables of a file, or of every file of a folder. Raises `BadRows`.
 
-    write   into the page and its pictures, too, which are of `SPLITS` splits
-    quick   one split, and no learning curve
+    write    into the page and its pictures, too, which are of `SPLITS` splits
+    quick    one split, and no learning curve
+    without  groups whose rows are left out
     """
     files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.name.endswith(ENDINGS))
     if not files:
         raise BadRows(f"{path}: no file of outcomes; accepted: {', '.join(ENDINGS)}")
     checked = {file: labelled(file) for file in files}  # every bad row is named before anything is computed
+    groups = {row.group for _, rows in checked.values() for row in rows if row.group is not None}
+    if unknown := [group for group in without if group not in groups]:
+        raise BadRows(
+            f"--without {unknown[0]}: no row has this group; accepted: {', '.join(sorted(groups)) or 'none'}"
+        )
     router = load(model)
     parts = []
-    for file, (_, rows) in checked.items():
+    for file, (_, all_rows) in checked.items():
+        rows = [row for row in all_rows if row.group not in without]
+        if not rows:
+            continue
         name = file.name.split(".")[0]
         small, large = outcomes(rows)
         looks, probabilities = looked_at(router, [row.text for row in rows])
         text, picture = _of_pair(
-            name, router, looks, probabilities, small, large, 1 if quick else splits, quick
+            name,
+            router,
+            looks,
+            probabilities,
+            small,
+            large,
+            [row.group for row in rows],
+            1 if quick else splits,
+            quick,
         )
         parts.append(text)
         print(text, flush=True)
@@ -82,6 +103,7 @@ def _of_pair(
     probabilities: Floats,
     small: Floats,
     large: Floats,
+    groups: Sequence[str | None],
     count: int,
     quick: bool,
 ) -> tuple[str, str]:
@@ -112,6 +134,8 @@ def _of_pair(
     ]
     rows += [row(f"ours, learnt from {n:,} texts", partial(_learnt, looks, small, large, n)) for n in sizes]
     took = (time.monotonic() - began) / max(len(sizes) * len(splits), 1)
+    drawn = {"length of the prompt alone", "ours, unlearnt", rows[-1][0]}
+    rows += [] if quick else _of_groups(looks, small, large, groups, count)
     lines = [
         f"{title}; a learning took {took:.0f} s on average.",
         "",
@@ -135,9 +159,7 @@ def _of_pair(
     for title, apgr, half, most in PUBLISHED.get(name, ()):
         lines.append(f"| {title} | {apgr:.3f} | – | {half}% | {most}% |")
     lines += ["", f"![Quality against calls to the large model](pictures/outcomes-{name}.svg)"]
-    shown = [
-        (t, c) for t, c in curves if t in ("length of the prompt alone", "ours, unlearnt", curves[-1][0])
-    ]
+    shown = [(t, c) for t, c in curves if t in drawn]
     picture = charts.curve(
         [charts.Line(title, list(c.shares), list(c.quality)) for title, c in shown],
         title=f"{name}: quality against the share of calls to the large model",
@@ -145,6 +167,30 @@ def _of_pair(
         y_name="mean quality",
     )
     return "\n".join(lines), picture
+
+
+def _of_groups(
+    looks: Looks, small: Floats, large: Floats, groups: Sequence[str | None], count: int
+) -> list[tuple[str, list[Curve | None], tuple[float, float]]]:
+    """What half of the groups tells of the other half, and length beside it; nothing without groups."""
+    named = [group for group in groups if group is not None]
+    if len(named) < len(groups) or len(set(named)) < GROUPS_MIN:
+        return []
+    texts = numbered(looks.texts)
+    splits = []
+    for seed in range(count):
+        learn, score = _halves(numbered(named), seed)
+        score = score[~np.isin(texts[score], texts[learn])]
+        splits.append((learn, score))
+    if any(not large[score].mean() > small[score].mean() for _, score in splits):
+        return []
+    length = np.array(looks.chars, dtype=np.float64)
+    row = partial(_row, splits, texts, small, large)
+    half = len(set(named)) // 2
+    return [
+        row(f"length, on {len(set(named)) - half} of the groups", lambda learn, score: length[score]),
+        row(f"ours, learnt from the other {half} groups", partial(_learnt, looks, small, large, len(texts))),
+    ]
 
 
 def _each(found: Sequence[float]) -> str:

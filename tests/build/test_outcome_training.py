@@ -10,14 +10,14 @@ import outcomes as command
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from outcome_training import curves, report
+from outcome_training import curves, learner, report
 from outcome_training.curves import curve, interval
 from outcome_training.learner import Learnt, Looks, Refused, learnt, needs
 
 from handler.model import load, read_manifest
 from handler.policy_file import parse, policy_for
 from handler.query import normalise
-from tests.models import make_toy
+from tests.models import TASKS, make_toy
 
 EASY, HARD = 7, 11
 
@@ -319,13 +319,16 @@ def test_many_splits_are_told_by_the_error_of_their_mean(
 ) -> None:
     toy, rows = make_toy(tmp_path / "toy"), rows_of(tmp_path / "rows.jsonl", 640)
     monkeypatch.setattr(curves, "RESAMPLES", 20)
+    monkeypatch.setattr(learner, "PENALTIES", (10.0,))
 
-    run(monkeypatch, "evaluate", "--model", str(toy), "--outcomes", str(rows), "--splits", "5")
+    run(monkeypatch, "evaluate", "--model", str(toy), "--outcomes", str(rows), "--splits", "4")
 
-    assert re.search(r"\| chance \| \*\*0\.\d{3}\*\* \(± 0\.\d{3}, 5 splits\) \|", capsys.readouterr().out)
+    assert re.search(r"\| chance \| \*\*0\.\d{3}\*\* \(± 0\.\d{3}, 4 splits\) \|", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("options", [["--splits", "0"], ["--splits", "18", "--write"]])
+@pytest.mark.parametrize(
+    "options", [["--splits", "0"], ["--splits", "18", "--write"], ["--without", "law", "--write"]]
+)
 def test_splits_that_the_page_does_not_hold_are_refused_before_anything_is_read(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,6 +336,52 @@ def test_splits_that_the_page_does_not_hold_are_refused_before_anything_is_read(
         run(monkeypatch, "evaluate", "--outcomes", str(tmp_path / "none.jsonl"), *options)
 
     assert "--splits" in capsys.readouterr().err
+
+
+def test_what_is_learnt_of_groups_is_scored_on_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    # Each group has a word of its own, and the large model pays in every second group: words tell it,
+    # and nothing tells it of a group that was not learnt from.
+    count = len(TASKS)
+    rows.write_text(
+        "".join(
+            f'{{"text": "{TASKS[i % count]} {i}", "small": 0, "large": {i % 2}, "group": "g{i % count}"}}\n'
+            for i in range(100 * count)
+        )
+    )
+    toy = str(make_toy(tmp_path / "toy"))
+    monkeypatch.setattr(curves, "RESAMPLES", 20)
+
+    monkeypatch.setattr(learner, "PENALTIES", (10.0,))
+    run(monkeypatch, "evaluate", "--model", toy, "--outcomes", str(rows), "--splits", "1")
+    whole = capsys.readouterr().out
+    run(
+        monkeypatch, "evaluate", "--model", toy, "--outcomes", str(rows), "--without", "g0", "--without", "g1"
+    )
+    part = capsys.readouterr().out
+
+    def apgr(table: str, row: str) -> float:
+        found = re.search(rf"\| {row} \| \*\*(\d\.\d+)", table)
+        assert found, table
+        return float(found[1])
+
+    assert apgr(whole, f"ours, learnt from {50 * count} texts") > 0.7
+    assert apgr(whole, f"ours, learnt from the other {count // 2} groups") < 0.6
+    assert apgr(whole, f"length, on {count - count // 2} of the groups") < 0.6
+    assert f"{100 * count:,} rows" in whole
+    assert f"{100 * (count - 2):,} rows" in part
+
+
+def test_a_group_that_no_row_has_is_refused_with_those_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a", "small": 0, "large": 1, "group": "law"}\n')
+
+    with pytest.raises(SystemExit, match="--without algebra: no row has this group; accepted: law"):
+        run(monkeypatch, "evaluate", "--outcomes", str(rows), "--without", "algebra")
 
 
 @pytest.mark.parametrize(("small", "large"), [(1, 1), (0.5, 0.5), (1, 0)])
