@@ -200,7 +200,8 @@ def by_knee(measured: Measured) -> Chosen:
     """The boundary after which quality falls faster than calls are saved.
 
     Where the curve of quality against calls to larger models lies farthest over the straight line
-    between its ends (Satopää et al. 2011, "Finding a Kneedle in a Haystack").
+    between its ends (Satopää et al. 2011, "Finding a Kneedle in a Haystack"). Where the small model is as
+    good as the large one on the whole, that is the boundary of the best quality.
     """
     _refuse_one_class(measured)
     return _sure(measured, _knee, "")
@@ -238,7 +239,7 @@ def _knee(measured: Measured) -> int:
     quality = measured.quality_at()
     low, high = quality[-1], quality[0]
     if not high > low:
-        return int(cuts.max())  # the first tier is as good everywhere
+        return int(cuts[quality[cuts] >= quality[cuts].max() - 1e-12].max())
     large = 1 - cuts / len(measured.needs)  # share of calls to larger models
     return int(cuts[np.argmax((quality[cuts] - low) / (high - low) - large)])
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,15 @@ def test_the_knee_lies_where_the_curve_bends() -> None:
     rows = measured(np.linspace(0, 1, 100), [False] * 60 + [True] * 40)
 
     assert by_knee(rows).fast == 60
+
+
+def test_a_small_model_that_is_better_on_the_whole_does_not_get_what_it_fails_at() -> None:
+    # 80 easy queries that it answers better, and 20 that it cannot.
+    needs = np.linspace(0, 1, 100)
+    quality = np.array([[1.0, 0.7]] * 80 + [[0.0, 1.0]] * 20)
+    rows = msgspec.structs.replace(measured(needs, [False] * 80 + [True] * 20), quality=quality)
+
+    assert by_knee(rows).fast == 80
 
 
 @pytest.mark.parametrize(
