@@ -123,7 +123,7 @@ def parse(content: bytes, path: str) -> PolicyFile:
         raise PolicyError(f"{path}:{line}: bytes that are not UTF-8") from None
     try:
         seen = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # its own, and Python's for a number of thousands of digits
         found = re.search(r"\(at (?:line (\d+), column \d+|(end) of document)\)", str(exc))
         line = int(found[1]) if found and found[1] else text.rstrip().count("\n") + 1
         reason = re.sub(r" \(at .*\)$", "", str(exc))
@@ -351,7 +351,10 @@ def _error(path: str, lines: Mapping[Where, int], where: Where, message: str) ->
 
 
 def _shown(seen: Any) -> str:
-    shown = repr(seen)
+    try:
+        shown = repr(seen)
+    except ValueError:  # Python writes no number of thousands of digits
+        shown = "a very long number"
     return shown if len(shown) <= 60 else f"{shown[:60]}…"
 
 

@@ -131,6 +131,8 @@ def test_a_file_that_names_its_source_alone_is_the_default_policy() -> None:
         ("[need]\nopen_qa = ", 2, "this is not TOML"),
         ("[need]\nopen_qa = 0.5\nopen_qa = 0.6\n", 3, "this is not TOML"),
         ("[need\n", 1, "this is not TOML"),
+        (f"[need]\nopen_qa = {'9' * 5000}\n", 2, "this is not TOML"),
+        (f"[need]\nopen_qa = 0x{'f' * 5000}\n", 2, "open_qa is a very long number; accepted"),
         ("a = [" * 5000, 1, "this is not TOML"),
     ],
 )  # fmt: skip
