@@ -6,7 +6,7 @@ What a command needs is imported when it runs, so that none pays for another.
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -204,16 +204,18 @@ def _plain(problem: Exception) -> str:
     return str(problem)
 
 
-def _require_place(option: str, file: str | None, read: str) -> None:
+def _require_place(option: str, file: str | None, taken: Mapping[str, str | None]) -> None:
     """Raise SettingsError where nothing can be written to this file: before the work, not after it.
 
-    read  the file that is read, which is not to be written over
+    taken  files that are not to be written over, by what they are
     """
     if not file:
         return
     path = Path(file)
-    if path.exists() and Path(read).exists() and path.samefile(read):
-        raise SettingsError(f"{option} {file} is the file that is read; name another")
+    regular = path.is_file() or not path.exists()  # two outputs may share a pipe
+    for what, other in taken.items():
+        if regular and other and path.resolve() == Path(other).resolve():
+            raise SettingsError(f"{option} {file} is {what}; name another")
     if path.is_dir():
         raise SettingsError(f"{option} {file} is a folder; accepted: the name of a file")
     if not path.absolute().parent.is_dir():
@@ -224,11 +226,14 @@ def _require_place(option: str, file: str | None, read: str) -> None:
 
 def _write(file: str, text: str) -> None:
     """Write a file whole or not at all: a gateway may follow it, and a disk may be full."""
-    path = Path(file).resolve()
+    path = Path(file)
     if path.exists() and not path.is_file():  # a pipe, or standard output
         path.write_text(text, encoding="utf-8")
         return
-    half_written = path.with_name(f".{path.name}.{os.getpid()}")
+    path = path.resolve()
+    half_written = path.with_name(
+        f".query-gateway.{os.getpid()}"
+    )  # a name as long as the file's may be too long
     try:
         half_written.write_text(text, encoding="utf-8")
         if path.exists():
@@ -265,9 +270,19 @@ def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
     from handler.rows import BadRows
 
     try:
-        _require_place("--out", arguments.out, arguments.file)
+        policy_file = settings.policy_file or ""
         if arguments.command == "calibrate":
-            _require_place("--svg", _picture_file(arguments), arguments.file)
+            # The policy in force may be chosen anew; nothing else may take its place.
+            _require_place("--out", arguments.out, {"the file that is read": arguments.file})
+            taken = {
+                "the file that is read": arguments.file,
+                "POLICY_FILE": policy_file,
+                "--out": arguments.out,
+            }
+            _require_place("--svg", _picture_file(arguments), taken)
+        else:
+            taken = {"the file that is read": arguments.file, "POLICY_FILE": policy_file}
+            _require_place("--out", arguments.out, taken)
         router, policy = _load(settings, source=getattr(arguments, "source", None))
         local = LocalRouter(router, policy, lanes=settings.lanes or usable_cpus())
         return (_calibrate if arguments.command == "calibrate" else _replay)(local, settings, arguments)
@@ -326,6 +341,11 @@ def _calibrate(local: "LocalRouter", settings: Settings, arguments: argparse.Nam
             )
     if chosen.note:
         found.append(f"note: {chosen.note}")
+    if chosen.boundary >= 0.5:
+        found.append(
+            "note: no CONFIDENCE_THRESHOLD and no query's own threshold moves the boundary to 0.5 or over; "
+            "serve this one by a policy file (--out)"
+        )
     print("\n".join(found))
     if arguments.out:
         file = read_policy(settings)
@@ -350,7 +370,7 @@ def _replay(local: "LocalRouter", settings: Settings, arguments: argparse.Namesp
     print(found.summary())
     html = replay.page(
         found,
-        title=f"Replay of {Path(arguments.file).name}",
+        title=f"Replay of {os.fsencode(Path(arguments.file).name).decode(errors='replace')}",
         model=local.router.version,
         texts=not arguments.no_texts,
     )

@@ -81,7 +81,7 @@ class Replay:
 
     def add(self, path: Path, local: LocalRouter) -> None:
         """Route every row of one file. Raises `BadRows` before anything is computed."""
-        summary = check(path)
+        summary = check(path, some=True)
         self.refused, self.refusals = summary.refused, summary.told()
 
         def readable() -> Iterator[Row]:
@@ -207,7 +207,7 @@ class Replay:
         if self.labelled:
             lines.append(
                 f"by the outcomes of {self.judged:,} rows: quality {self.qualities()}; "
-                f"wrongly to {names[0]}: {_share(self.wrong, self.labelled)}"
+                f"wrongly to {names[0]}: {_share(self.wrong, self.judged)}"
             )
         lines += ["", _table(names, self.tasks, "task")]
         if self.days:

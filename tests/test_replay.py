@@ -1,5 +1,6 @@
 """What would have gone where: counted once each, in bounded memory, on a page that stands alone."""
 
+import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -288,6 +289,8 @@ def test_no_outcome_is_credited_to_a_tier_that_the_rows_tell_nothing_of(
     told = "ot known: how good the answers of m are; no risk is counted for these 1 queries, and the 1 of them with outcomes"
     assert told in found.summary()
     assert told in shown(found)
+    assert "by the outcomes of 2 rows: quality 0.375" in found.summary()
+    assert f"wrongly to {three.policy.names[0]}: 50.0%" in found.summary()
 
 
 def test_the_command_prints_the_finding_and_writes_the_page(
@@ -408,3 +411,48 @@ def test_a_page_that_shows_a_part_of_the_days_says_so(
     assert " days" not in whole
     assert "The picture shows the last 4 of 6 days." in part
     assert "The table shows the last 5 of 6 days; the terminal shows all." in part
+
+
+def test_nothing_takes_the_place_of_the_policy_in_force_or_of_the_one_just_written(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log, policy = tmp_path / "log.jsonl", tmp_path / "policy.toml"
+    log.write_text(line("coding"))
+    policy.write_text('source = "tasks"')
+    monkeypatch.setenv("POLICY_FILE", str(policy))
+    prices = ["--price-small", "1", "--price-large", "2"]
+    new = str(tmp_path / "new.toml")
+
+    for arguments, told in (
+        (["replay", str(log), *prices, "--out", str(policy)], "--out .*policy.toml is POLICY_FILE"),
+        (["calibrate", str(log), "--svg", str(policy)], "--svg .*policy.toml is POLICY_FILE"),
+        (["calibrate", str(log), "--out", new, "--svg", new], "--svg .*new.toml is --out"),
+    ):
+        assert main(arguments) == 2
+        assert re.search(told, capsys.readouterr().err)
+    assert policy.read_text() == 'source = "tasks"'
+
+
+def test_a_log_of_which_a_part_has_outcomes_is_judged_by_that_part(
+    tmp_path: Path, local: LocalRouter
+) -> None:
+    found = replayed(
+        tmp_path, local, [line("summarization", small="0", large="1")] * 3 + [line("summarization")] * 5
+    )
+
+    assert "by the outcomes of 3 rows: quality 0.000" in found.summary()
+    assert "wrongly to fast: 100.0%" in found.summary()
+
+
+def test_a_log_whose_name_is_not_utf8_gets_its_page(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log = tmp_path / os.fsdecode(b"log\xff.jsonl")
+    log.write_text(line("coding"))
+    prices = ["--price-small", "1", "--price-large", "2"]
+
+    assert main(["replay", str(log), *prices, "--out", str(tmp_path / "replay.html")]) == 0
+
+    assert "Replay of log\ufffd.jsonl" in (tmp_path / "replay.html").read_text()

@@ -134,8 +134,8 @@ def _refuse_what_tells_nothing(looks: Looks, gain: Floats) -> None:
         )
     if not gain.mean() > 0:
         raise Refused(
-            f"the large model is no better than the small one on these rows (mean gain {gain.mean():.3f}): "
-            "send everything to the small one"
+            f"the large model is no better than the small one on the whole of these rows (mean gain {gain.mean():.3f}), "
+            "so there is no gap to learn. Where it pays for some tasks all the same, calibrate on these rows tells"
         )
 
 
