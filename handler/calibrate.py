@@ -303,7 +303,7 @@ def table(measured: Measured, prices: Sequence[float]) -> str:
         if quality is not None and wrong is not None:
             cells += [f"{quality[fast]:7.3f}", f"{wrong[fast]:12.2%}"]
         if prices:
-            cells.append(f"{measured.cost_at(fast, prices):14.2f}")
+            cells.append(charts.amount(measured.cost_at(fast, prices)).rjust(14))
         lines.append("  ".join(cells))
     return "\n".join(lines)
 

@@ -36,6 +36,11 @@ STYLE = (
 )
 
 
+def amount(value: float) -> str:
+    """Write money with two decimals, and what is less than a tenth with two digits that tell something."""
+    return f"{value:,.2f}" if abs(value) >= 0.1 or not value else f"{value:.2g}"
+
+
 class Line(msgspec.Struct, frozen=True):
     """A curve: its points from left to right, and a band around it where one is known.
 

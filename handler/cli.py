@@ -254,6 +254,9 @@ def _prices(arguments: argparse.Namespace, policy: "Policy") -> dict[str, float]
     """The price of 1,000 queries of each tier. Raises SettingsError."""
     from handler.replay import Prices
 
+    named = [name for name, _ in arguments.price]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise SettingsError(f"--price {twice[0]} is said twice; accepted: once")
     try:
         return Prices(arguments.price_small, arguments.price_large, dict(arguments.price)).of(policy)
     except ValueError as exc:

@@ -198,10 +198,10 @@ class Replay:
             for name, count in zip(names, self.by_tier, strict=True)
         ]
         lines += [
-            f"cost: {total.cost:,.2f}; all to {names[-1]}: {total.cost_last:,.2f}; "
-            f"saved: {total.saved:,.2f} ({_share(total.saved, total.cost_last)})",
+            f"cost: {charts.amount(total.cost)}; all to {names[-1]}: {charts.amount(total.cost_last)}; "
+            f"saved: {charts.amount(total.saved)} ({_share(total.saved, total.cost_last)})",
             f"risked: {total.expected_wrong:,.0f} queries ({_share(total.expected_wrong, self.rows)}) go to {names[0]} "
-            f"and are expected to need more; asking {names[-1]} again for them: {total.risked:,.2f}",
+            f"and are expected to need more; asking {names[-1]} again for them: {charts.amount(total.risked)}",
         ]
         lines += self.unknown()
         if self.labelled:
@@ -232,7 +232,7 @@ def _table(tiers: Sequence[str], groups: Sequence[Money], name: str) -> str:
             _share(count, group.queries).rjust(len(head))
             for count, head in zip(group.counts, heads[1:], strict=False)
         ]
-        money = f"{group.saved:12,.2f}  {group.risked:12,.2f}"
+        money = f"{charts.amount(group.saved):>12}  {charts.amount(group.risked):>12}"
         lines.append("  ".join([group.name.ljust(wide), f"{group.queries:9,}", *cells, money]))
     return "\n".join(lines)
 
@@ -261,9 +261,9 @@ def page(replay: Replay, *, title: str, model: str, texts: bool) -> str:
     figures = [
         (f"{replay.rows:,}", "queries"),
         (_share(replay.by_tier[0], replay.rows), f"would go to {names[0]}"),
-        (f"{total.saved:,.2f}", f"saved of {total.cost_last:,.2f} ({_share(total.saved, total.cost_last)})"),
+        (f"{charts.amount(total.saved)}", f"saved of {charts.amount(total.cost_last)} ({_share(total.saved, total.cost_last)})"),
         (f"{total.expected_wrong:,.0f}", f"expected to need more than {names[0]} ({_share(total.expected_wrong, replay.rows)})"),
-        (f"{total.risked:,.2f}", f"risked: to ask {names[-1]} again for those"),
+        (charts.amount(total.risked), f"risked: to ask {names[-1]} again for those"),
     ]  # fmt: skip
     if replay.refused:
         figures.append((f"{replay.refused:,}", "refused, as a gateway would, and not counted"))
@@ -352,7 +352,7 @@ def _html_table(tiers: Sequence[str], groups: Sequence[Money], name: str) -> str
     ]
     for group in groups:
         shares = [_share(count, group.queries) for count in group.counts]
-        money = [f"{amount:,.2f}" for amount in (group.cost, group.saved, group.risked)]
+        money = [charts.amount(money) for money in (group.cost, group.saved, group.risked)]
         cells = "".join(f"<td>{cell}</td>" for cell in (f"{group.queries:,}", *shares, *money))
         lines.append(f"<tr><td>{escape(group.name)}</td>{cells}</tr>")
     return "".join([*lines, "</table></div>"])

@@ -125,3 +125,11 @@ def test_every_colour_stands_out_on_a_light_page_and_on_a_dark_one(ground: str) 
         light, dark = sorted((TO_XYZ[1] @ linear(color), behind), reverse=True)
 
         assert (light + 0.05) / (dark + 0.05) > 2, color
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1234.5, "1,234.50"), (0.64, "0.64"), (0.07, "0.07"), (0.0002, "0.0002"), (0, "0.00")],
+)
+def test_an_amount_of_money_is_never_rounded_to_nothing(value: float, shown: str) -> None:
+    assert charts.amount(value) == shown

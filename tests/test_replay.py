@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from handler import replay
+from handler import charts, replay
 from handler.cli import main
 from handler.offline import LocalRouter
 from handler.replay import Prices, Replay, page
@@ -98,7 +98,7 @@ def test_the_terminal_and_the_page_show_the_same_money_by_task_and_by_day(
     found.prices["slow"] = 1e6
 
     (day,) = found.days
-    saved, risked = f"{day.saved:,.2f}", f"{day.risked:,.2f}"
+    saved, risked = charts.amount(day.saved), charts.amount(day.risked)
     assert float(risked) > 0
     for name in ("summarization", "2026-11-26"):
         assert re.search(rf"{name} +5,000 +100.0% +0.0% +{saved} +{risked}", found.summary())
@@ -443,6 +443,18 @@ def test_a_log_of_which_a_part_has_outcomes_is_judged_by_that_part(
 
     assert "by the outcomes of 3 rows: quality 0.000" in found.summary()
     assert "wrongly to fast: 100.0%" in found.summary()
+
+
+def test_a_price_that_is_said_twice_is_refused(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    (tmp_path / "log.jsonl").write_text(line("coding"))
+    prices = ["--price", "fast=1", "--price", "fast=5", "--price-large", "2"]
+
+    assert main(["replay", str(tmp_path / "log.jsonl"), *prices, "--out", str(tmp_path / "r.html")]) == 2
+
+    assert "--price fast is said twice" in capsys.readouterr().err
 
 
 def test_a_log_whose_name_is_not_utf8_gets_its_page(
