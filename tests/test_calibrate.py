@@ -354,3 +354,12 @@ def test_a_share_that_is_none_is_refused(share: str, tmp_path: Path, capsys: Cap
         main(["calibrate", rows(tmp_path), "--fast-share", share])
 
     assert "accepted: a number from 0 to 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("share", "noted"), [("0.9", True), ("0.1", False)])
+def test_a_boundary_that_no_threshold_reaches_says_so(
+    share: str, noted: bool, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main(["calibrate", rows(tmp_path), "--fast-share", share]) == 0
+
+    assert ("serve this one by a policy file" in capsys.readouterr().out) is noted

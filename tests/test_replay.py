@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -468,3 +469,18 @@ def test_a_log_whose_name_is_not_utf8_gets_its_page(
     assert main(["replay", str(log), *prices, "--out", str(tmp_path / "replay.html")]) == 0
 
     assert "Replay of log\ufffd.jsonl" in (tmp_path / "replay.html").read_text()
+
+
+def test_a_page_may_go_down_a_pipe(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_PATH", str(make_toy(tmp_path / "toy")))
+    log, pipe = tmp_path / "log.jsonl", tmp_path / "pipe"
+    log.write_text(line("coding"))
+    os.mkfifo(pipe)
+    prices = ["--price-small", "1", "--price-large", "2"]
+
+    with ThreadPoolExecutor() as reader:
+        page_read = reader.submit(pipe.read_text)
+        assert main(["replay", str(log), *prices, "--out", str(pipe)]) == 0
+
+        assert page_read.result(timeout=30).startswith("<!doctype html>")
+    assert pipe.is_fifo()
