@@ -231,9 +231,8 @@ def _write(file: str, text: str) -> None:
         path.write_text(text, encoding="utf-8")
         return
     path = path.resolve()
-    half_written = path.with_name(
-        f".query-gateway.{os.getpid()}"
-    )  # a name as long as the file's may be too long
+    # Not the file's own name with an ending: that may be too long.
+    half_written = path.with_name(f".query-gateway.{os.getpid()}")
     try:
         half_written.write_text(text, encoding="utf-8")
         if path.exists():
@@ -273,18 +272,13 @@ def _offline(settings: Settings, arguments: argparse.Namespace) -> int:
     from handler.rows import BadRows
 
     try:
-        policy_file = settings.policy_file or ""
+        log = {"the file that is read": arguments.file}
+        taken = {**log, "POLICY_FILE": settings.policy_file}
         if arguments.command == "calibrate":
-            # The policy in force may be chosen anew; nothing else may take its place.
-            _require_place("--out", arguments.out, {"the file that is read": arguments.file})
-            taken = {
-                "the file that is read": arguments.file,
-                "POLICY_FILE": policy_file,
-                "--out": arguments.out,
-            }
-            _require_place("--svg", _picture_file(arguments), taken)
+            # A new policy may take the place of the one in force; a picture or a page may not.
+            _require_place("--out", arguments.out, log)
+            _require_place("--svg", _picture_file(arguments), {**taken, "--out": arguments.out})
         else:
-            taken = {"the file that is read": arguments.file, "POLICY_FILE": policy_file}
             _require_place("--out", arguments.out, taken)
         router, policy = _load(settings, source=getattr(arguments, "source", None))
         local = LocalRouter(router, policy, lanes=settings.lanes or usable_cpus())
