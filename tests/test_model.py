@@ -839,3 +839,17 @@ def test_a_loaded_model_does_not_keep_its_graph_a_second_time(shipped: Router) -
     kept = [name for name, value in vars(shipped._session).items() if isinstance(value, bytes)]
 
     assert kept == []
+
+
+def test_the_readmes_first_answer_is_what_is_answered(shipped: Router) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = readme.split('"text": "', 1)[1].split('"', 1)[0]
+    line = readme.split("```json\n", 1)[1].splitlines()[0]
+    told = msgspec.json.decode(line)
+
+    (scores,) = shipped.score(seen(shipped, [text]))
+    answer = decide(scores, Policy.of_routes(shipped.manifest.tasks, shipped.manifest.policy))
+
+    assert msgspec.json.encode(told).decode() == line, "written as a gateway writes it"
+    assert (told["label"], told["route"], told["task"]) == (answer.label, answer.route, answer.task)
+    assert told["confidence"] == pytest.approx(answer.confidence, abs=shipped.manifest.golden_tolerance)
