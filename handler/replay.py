@@ -81,7 +81,7 @@ class Replay:
 
     def add(self, path: Path, local: LocalRouter) -> None:
         """Route every row of one file. Raises `BadRows` before anything is computed."""
-        summary = check(path, some=True)
+        summary = check(path, partly_labelled=True)
         self.refused, self.refusals = summary.refused, summary.told()
 
         def readable() -> Iterator[Row]:

@@ -97,11 +97,11 @@ class BadRows(ValueError):
     """A file with rows that cannot be read. The message names them by line, and what is accepted."""
 
 
-def check(path: Path, *, tasks: Mapping[str, Any] | None = None, some: bool = False) -> Summary:
+def check(path: Path, *, tasks: Mapping[str, Any] | None = None, partly_labelled: bool = False) -> Summary:
     """Read a file to its end. Raises `BadRows`, or `OSError` when it cannot be opened.
 
-    tasks  those that a row may name; None accepts any name
-    some   whether a part of the rows alone may be labelled
+    tasks            those that a row may name; None accepts any name
+    partly_labelled  whether some rows may be without the labels that others have
     """
     bad: list[str] = []
     bad_count = rows = outcomes = labelled = days = 0
@@ -134,7 +134,7 @@ def check(path: Path, *, tasks: Mapping[str, Any] | None = None, some: bool = Fa
                 bad.append(f"{path}:{line}: {problem}")
     # Half a label is a slip: a file is judged by labels that all its rows have.
     for name, count in (("outcomes", outcomes), ("a task", labelled)):
-        if 0 < count < rows and not bad and not some:
+        if 0 < count < rows and not bad and not partly_labelled:
             bad.append(
                 f"{path}:{unlabelled[name]}: this row has no {name.removeprefix('a ')}, and others have; "
                 f"accepted: every row with {name}, or none"
